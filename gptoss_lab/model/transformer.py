@@ -1,0 +1,186 @@
+"""The Transformer: an embedding, blocks that each add to the residual twice, and a read-out.
+
+    x = embed(tokens);   x += attention(norm(x));   x += experts(norm(x));   …   logits = unembed(norm(x))
+
+The residual is float32 whatever the weights are: in float16 it overflows in gpt-oss's late layers.
+Agrees with transformers' GPT2LMHeadModel, GptOssForCausalLM and Qwen3MoeForCausalLM.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import Config
+from ..tap import SILENT, Tap
+from .attention import Attention
+from .cache import Cache, LayerCache
+from .experts import MLP, Experts
+from .linear import Linear, Stack
+from .norm import make_norm
+
+
+class Block(nn.Module):
+    """Attention, then the feed-forward half; each adds to the residual."""
+
+    def __init__(self, config: Config, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        self.attention = Attention(config, layer)
+        if config.n_experts:
+            self.experts = Experts(config)
+        else:
+            self.mlp = MLP(config)
+
+    def forward(
+        self, x: Tensor, positions: Tensor | None = None, cache: LayerCache | None = None, tap: Tap = SILENT
+    ) -> Tensor:
+        """The residual that enters, B T D → the residual that leaves. positions: B T, or None for 0 to T−1."""
+        if positions is None:
+            positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        x = tap("residual_mid", x + self.dropout(self.attention(x, positions, cache, tap.within("attention"))))
+        if self.config.n_experts:
+            return tap("residual", x + self.dropout(self.experts(x, tap.within("experts"))))
+        return tap("residual", x + self.dropout(self.mlp(x, tap.within("mlp"))))
+
+    def dropout(self, x: Tensor) -> Tensor:
+        """GPT-2's dropout on what joins the residual; nothing outside training."""
+        return F.dropout(x, self.config.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """A language model: tokens B T → logits B T V.
+
+    Public: `config`, `tokenizer` (tiktoken's interface, or None), `blocks`, `embed`, `read_out`, `weights_from` (where the
+    numbers come from). Stepping by hand gives the same bits as calling the model:
+
+        x = model.embed(tokens)
+        for block in model.blocks:
+            x = block(x)
+        logits = model.read_out(x)
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer: Any = None
+        self.weights_from = "not loaded"
+        self.token_embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+        if config.positions == "learned":
+            self.position_embedding = nn.Parameter(torch.empty(config.context, config.d_model))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = make_norm(config.norm, config.d_model, config.norm_eps)
+        self.unembed = Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied:
+            self.unembed.weight = self.token_embedding
+
+    def forward(
+        self,
+        tokens: Tensor,
+        last: int | None = None,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+        tap: Tap = SILENT,
+    ) -> Tensor:
+        """Logits for the next token at every position, or at the `last` few alone: B T → B T V.
+
+        positions: B T, −1 for padding (on the left); by default they follow what the cache has seen.
+        ValueError for tokens outside the vocabulary or positions outside a learned table or the cache.
+        """
+        start = cache.reserve(tokens.shape[-1]) if cache is not None else 0
+        if positions is None:
+            positions = (torch.arange(tokens.shape[1], device=tokens.device) + start).expand(tokens.shape)
+        if not torch.compiler.is_compiling():
+            check(tokens, positions, self.config)
+        tap = tap.at(positions=positions)
+        x = self.embed(tokens, positions, tap)
+        for n, block in enumerate(self.blocks):
+            x = block(x, positions, cache.layers[n] if cache is not None else None, tap.within(f"blocks.{n}"))
+        return self.read_out(x, last, tap)
+
+    def embed(self, tokens: Tensor, positions: Tensor | None = None, tap: Tap = SILENT) -> Tensor:
+        """The residual that enters block 0: tokens B T → B T D, float32."""
+        x = tap("token_embedding", F.embedding(tokens, self.token_embedding).float())
+        if self.config.positions == "learned":
+            if positions is None:
+                positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+            rows = F.embedding(positions.clamp(min=0), self.position_embedding).float()
+            if tap.wants("position_embedding"):
+                if (positions != positions[0]).any():
+                    raise ValueError("'position_embedding' is T D: trace prompts of one length, or one at a time")
+                rows = tap("position_embedding", rows[0])
+            x = x + rows
+        return tap("embedding", F.dropout(x, self.config.dropout, self.training))
+
+    def read_out(self, x: Tensor, last: int | None = None, tap: Tap = SILENT) -> Tensor:
+        """Logits of the last residual: B T D → B T′ V, float32; T′ the `last` positions, or all."""
+        x = tap("final_norm", self.norm(x))
+        return tap("logits", self.unembed(x if last is None else x[:, -last:]).float())
+
+    @classmethod
+    def random(cls, config: Config, seed: int = 0) -> Transformer:
+        """A model with seeded random weights: normal(0, 0.02), the two projections onto the residual scaled by 1/√(2L)
+        (Radford et al. 2019); biases and sinks zero, norms one."""
+        model, generator = cls(config), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.ndim == 1 or name.endswith("bias"):
+                    weight.fill_(1.0 if name.endswith("scale") else 0.0)
+                else:
+                    onto_residual = name.endswith(("o.weight", "down.weight"))
+                    weight.normal_(0.0, 0.02 / (math.sqrt(2 * config.n_layers) if onto_residual else 1.0), generator=generator)
+        model.weights_from = f"random, seed {seed}"
+        return model.eval()
+
+    def with_config(self, **changes: object) -> Transformer:
+        """The same weights under another config, as with_config(window=None) or with_config(experts_per_token=1).
+
+        Nothing is copied: both models share their weights. ValueError where the change asks for weights that this model
+        lacks or that have another shape.
+        """
+        with torch.device("meta"):
+            other = Transformer(self.config.with_changes(**changes))
+        adopt(other, self, f"with_config({', '.join(f'{k}={v!r}' for k, v in changes.items())})")
+        other.tokenizer, other.weights_from = self.tokenizer, self.weights_from
+        return other.train(self.training)
+
+
+def adopt(new: nn.Module, old: nn.Module, asked: str) -> None:
+    """Let `new` hold the weights, weight holders and seams of `old`, in place of its own."""
+
+    def same(name: str, mine: Any, theirs: Any) -> Any:
+        if theirs is None or mine.shape != theirs.shape:
+            have = "no such weights" if theirs is None else f"{tuple(theirs.shape)}"
+            raise ValueError(f"{asked} needs {name!r} of shape {tuple(mine.shape)}; this model has {have}. Only changes that "
+                             "keep the weights as they are can be made.")  # fmt: skip
+        return theirs
+
+    for name, child in new.named_children():
+        theirs = getattr(old, name, None)
+        if isinstance(child, Linear | Stack) or theirs is None:
+            setattr(new, name, same(name, child, theirs))
+        else:
+            adopt(child, theirs, asked)
+    for name, weight in new.named_parameters(recurse=False):
+        setattr(new, name, same(name, weight, getattr(old, name, None)))
+    for name, buffer in new.named_buffers(recurse=False):
+        setattr(new, name, buffer.to(next(old.parameters()).device))
+    for seam in ("attend", "answers"):
+        if seam in vars(old):
+            setattr(new, seam, vars(old)[seam])
+
+
+def check(tokens: Tensor, positions: Tensor, config: Config) -> None:
+    """ValueError for tokens or positions that the tables do not have."""
+    if tokens.ndim != 2 or tokens.dtype != torch.int64:
+        raise ValueError(f"tokens are {tuple(tokens.shape)} {tokens.dtype}; expected B T int64")
+    if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < config.vocab_size):
+        raise ValueError(f"tokens reach from {int(tokens.min())} to {int(tokens.max())}; "
+                         f"{config.name} knows 0 to {config.vocab_size - 1}")  # fmt: skip
+    if positions.numel() and int(positions.max()) >= config.context and config.positions == "learned":
+        raise ValueError(f"position {int(positions.max())} is past the {config.context} positions that {config.name} learned; "
+                         "shorten the text")  # fmt: skip
