@@ -1,0 +1,63 @@
+"""A laboratory for GPT-2, gpt-oss and Qwen3-MoE: one readable Transformer, whose every step can be seen and changed.
+
+    import gptoss_lab as lab
+
+    model = lab.load("mini-oss")
+    trace = lab.watch(model, "Once upon a time", keep="blocks.*.experts.*")
+    for token in lab.generate(model, "Once upon a time", max_tokens=32): ...
+
+Importing the package loads nothing: each public name is fetched from its room at its first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import cost, figures, points, text
+    from .config import NAMED, Config
+    from .generation import Run, Token, generate
+    from .model import Transformer
+    from .trace import Trace, open_trace, watch
+    from .weights import load
+
+__version__ = "0.1.0"
+
+# Public name → the room it lives in. A name that is its own room stands for the module.
+HOMES = {
+    "load": "weights",
+    "watch": "trace",
+    "Trace": "trace",
+    "open_trace": "trace",
+    "generate": "generation",
+    "Token": "generation",
+    "Run": "generation",
+    "Config": "config",
+    "NAMED": "config",
+    "Transformer": "model",
+    "points": "points",
+    "figures": "figures",
+    "text": "text",
+    "cost": "cost",
+}
+
+__all__ = [
+    "NAMED", "Config", "Run", "Token", "Trace", "Transformer", "cost", "figures", "generate", "load", "open_trace",
+    "points", "text", "watch",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, fetched from its room and kept; AttributeError for any other."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'gptoss_lab' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    module = importlib.import_module(f"{__name__}.{HOMES[name]}")
+    value = module if HOMES[name] == name else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """What a notebook completes after `lab.`"""
+    return sorted({*globals(), *HOMES})
