@@ -1,0 +1,1 @@
+"""Corpora, the miniatures' tokenizer, and the training loop."""
