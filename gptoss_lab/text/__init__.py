@@ -1,1 +1,1 @@
-"""Text to tokens and back: the three encodings that are shipped, labels for figures, and text as it streams."""
+"""Text to tokens and back: the three encodings that are shipped, labels for figures, and streaming text."""

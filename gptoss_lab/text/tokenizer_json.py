@@ -1,8 +1,8 @@
-"""`tokenizer.json`, the format of the `tokenizers` library: read into a tiktoken encoding, and written from one.
+"""`tokenizer.json`, the format of the `tokenizers` library: read into tiktoken, and written from it.
 
-There, bytes are spelled as visible letters (GPT-2's table), and merging follows a list of pairs. tiktoken merges by the
-rank of the *result*, and its ranks are the ids. The two agree where the ids follow the order of the merges; that is
-checked, and a file of another kind is left alone rather than read nearly right.
+There, bytes are spelled as visible letters (GPT-2's table), and merging follows a list of pairs. tiktoken
+merges by the rank of the *result*, and its ranks are the ids. The two agree where the ids follow the order of
+the merges; that is checked, and a file of another kind is left alone rather than read nearly right.
 
 Source: Radford et al. 2019, section 2.2, for byte-level BPE; agrees with `tokenizers` id for id.
 """
@@ -18,12 +18,12 @@ from typing import Any
 import tiktoken
 
 BYTE_LEVEL_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"    # GPT-2's
-PROBE = "Word wörter ñ 12345 +-*/ don't\n\n\t  x  \r\n日本語 \u0301 😀 <|x|>   "    # a bit of every kind of text
+PROBE = "Word wörter ñ 12345 +-*/ don't\n\n\t  x  \r\n日本語 \u0301 😀 <|x|>   "    # every kind of text
 
 
 @lru_cache(maxsize=1)
 def byte_letters() -> dict[int, str]:
-    """The letter that stands for each byte: itself where it is visible, else the next free one from U+0100 on."""
+    """The letter that stands for each byte: itself where it is visible, else one from U+0100 on."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {byte: chr(byte) for byte in visible} | {byte: chr(0x100 + i) for i, byte in enumerate(hidden)}
@@ -45,7 +45,7 @@ def split_pattern(spec: Any) -> str | None:
 
 
 def is_plain(spec: dict[str, Any]) -> bool:
-    """Whether a file says byte-level BPE and nothing besides: no dropout, no affixes, at most NFC on the way in.
+    """Whether a file says byte-level BPE and nothing besides: no dropout, no affixes, at most NFC before.
 
     NFC is let pass: text that is in this form already, as nearly all text is, gets the same ids without it.
     """
@@ -56,7 +56,7 @@ def is_plain(spec: dict[str, Any]) -> bool:
 
 
 def ranks_in_order(vocab: dict[str, int], merges: list[Any]) -> dict[bytes, int] | None:
-    """Ranks equal to the ids, or None where they cannot be both: letters that are no bytes, or ids out of order.
+    """Ranks equal to the ids, or None: letters that are no bytes, ids not in the merges' order.
 
     ValueError where a merge makes a token that the vocabulary lacks.
     """
@@ -82,8 +82,8 @@ def ranks_in_order(vocab: dict[str, int], merges: list[Any]) -> dict[bytes, int]
 def encoding_from(file: str | Path) -> tiktoken.Encoding | None:
     """The tiktoken encoding that gives the ids of a `tokenizer.json`, or None where none does exactly.
 
-    Its added tokens become special tokens; templates that add tokens around a text are not followed. ValueError where
-    the file is damaged.
+    Its added tokens become special tokens; templates that add tokens around a text are not followed.
+    ValueError where the file is damaged.
     """
     try:
         spec = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -131,7 +131,8 @@ def tokenizer_json(encoding: tiktoken.Encoding) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special = sorted((encoding.encode_single_token(name), name) for name in encoding.special_tokens_set)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": encoding._pat_str}, "behavior": "Isolated", "invert": False}
+    pattern = {"Regex": encoding._pat_str}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     return {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": i, "content": name, **flags, "special": True} for i, name in special],
@@ -159,8 +160,8 @@ def write_whole(file: Path, data: bytes) -> None:
 def write_tokenizer(folder: str | Path, encoding: tiktoken.Encoding, context: int) -> list[Path]:
     """Write `tokenizer.json` and `tokenizer_config.json` into a model's folder, for `transformers` to read.
 
-    `context`: the most tokens the model takes. `<|endoftext|>`, where there is one, ends a text and pads. Returns the
-    files written.
+    `context`: the most tokens the model takes. `<|endoftext|>`, where there is one, ends a text and pads.
+    Returns the files written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

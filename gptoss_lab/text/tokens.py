@@ -1,8 +1,9 @@
 """Tokens: byte-level BPE through tiktoken, from rank files that lie in the package.
 
-A rank file lists byte strings in the order in which training merged them: `base64(bytes) rank`. Encoding cuts the text
-with a pattern, then, inside each piece, keeps merging the neighbouring pair whose union has the lowest rank. Ranks are
-the token ids. Any bytes can be encoded, so nothing is ever unknown, and a token may well end inside a character.
+A rank file lists byte strings in the order in which training merged them: `base64(bytes) rank`. Encoding cuts
+the text with a pattern, then, inside each piece, keeps merging the neighbouring pair whose union has the
+lowest rank. Ranks are the token ids. Any bytes can be encoded, so nothing is ever unknown, and a token may
+well end inside a character.
 
 Agrees with: tiktoken's own `gpt2` and `o200k_harmony` (`tiktoken_ext.openai_public`); `mini` is ours, made by
 `gptoss_lab.training.tokenizer`. Nothing here touches the network.
@@ -14,9 +15,10 @@ import base64
 import codecs
 import hashlib
 import lzma
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import tiktoken
@@ -31,11 +33,12 @@ SHA256 = {  # of the unpacked rank files; the last two are the hashes that tikto
 }
 
 END = "<|endoftext|>"
+LONGEST_GAP = 200_000   # spaces in a row; from about a million on, tiktoken's matcher panics
 
 MINI_PATTERN = "|".join((
     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",    # a word, with the one space or sign before it: " word", "'ll"
-    r"\p{N}",                                   # each digit by itself: a number reads the same at every length,
-    #                                             and column arithmetic sees its columns
+    r"\p{N}",                                   # each digit by itself: no number is one id, and
+    #                                             sums can be worked out column by column
     r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",          # signs, with the line end after them
     r"\s*[\r\n]+",                              # line ends, blank lines
     r"\s+(?!\S)",                               # spaces up to the last, which belongs to the next word
@@ -78,24 +81,25 @@ def parse_ranks(data: bytes) -> dict[bytes, int]:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except ValueError as error:
-            raise ValueError(f"line {number} of a rank file is {line[:40]!r}; expected: base64 rank") from error
+            raise ValueError(f"line {number} of a rank file is {line[:40]!r}, not base64 rank") from error
     return ranks
 
 
 def read_ranks(file: str) -> dict[bytes, int]:
     """The ranks of one shipped file (plain or .xz), its hash checked.
 
-    ValueError where its bytes are not those released with this version; FileNotFoundError where it is missing.
+    ValueError where its bytes are not those released with this version; FileNotFoundError where it is
+    missing.
     """
     plain = RANKS / file
     data = plain.read_bytes() if plain.exists() else lzma.decompress((RANKS / f"{file}.xz").read_bytes())
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256[file]:
-        raise ValueError(f"{file} in {RANKS} has sha256 {found}, expected {SHA256[file]}; install the package again")
+        raise ValueError(f"{file} has sha256 {found}, expected {SHA256[file]}; install the package again")
     return parse_ranks(data)
 
 
-@lru_cache(maxsize=None)
+@cache
 def encoding(name: str) -> tiktoken.Encoding:
     """A shipped encoding: `mini` (4096 ids), `gpt2` (50257), `o200k_harmony` (201088; gpt-oss).
 
@@ -106,16 +110,16 @@ def encoding(name: str) -> tiktoken.Encoding:
     file, pattern, special, total = SHIPPED[name]
     return tiktoken.Encoding(
         name, pat_str=pattern, mergeable_ranks=read_ranks(file), special_tokens=special,
-        explicit_n_vocab=total if len(special) == 1 else None,  # tiktoken counts names, and harmony has one too many
+        explicit_n_vocab=total if len(special) == 1 else None,  # it counts names, and harmony has one more
     )  # fmt: skip
 
 
 def encoding_of(folder: str | Path | None, model_type: str, vocab_size: int) -> tiktoken.Encoding | None:
     """The encoding of a model: by its kind and vocabulary, else from `tokenizer.json` in its folder.
 
-    `model_type` as in config.json (gpt_oss, gpt2, qwen3_moe, ...). None where there is no tokenizer that tiktoken can
-    stand for exactly; everything then works with ids. ValueError where the file is damaged, or has ids that the model
-    has no rows for.
+    `model_type` as in config.json (gpt_oss, gpt2, qwen3_moe, ...). None where there is no tokenizer that
+    tiktoken can stand for exactly; everything then works with ids. ValueError where the file is damaged, or
+    has ids that the model has no rows for.
     """
     kind = model_type.replace("-", "_")
     if (kind, vocab_size) == ("gpt_oss", 201088):
@@ -137,12 +141,14 @@ def encoding_of(folder: str | Path | None, model_type: str, vocab_size: int) -> 
 def encode(text: str, encoding: tiktoken.Encoding | None, allow_special: bool = False) -> list[int]:
     """The ids of `text`. What looks like a special token is plain text unless `allow_special`.
 
-    ValueError where there is no encoding, or `text` is not a string.
+    ValueError where there is no encoding, `text` is not a string, or has `LONGEST_GAP` spaces in a row.
     """
     if encoding is None:
         raise ValueError("this model has no tokenizer; give token ids instead of text")
     if not isinstance(text, str):
         raise ValueError(f"text to encode is {type(text).__name__}, expected str")
+    if len(text) > LONGEST_GAP and re.search(rf"\s{{{LONGEST_GAP}}}", text):
+        raise ValueError(f"text holds a run of {LONGEST_GAP} spaces or more; shorten it")
     return encoding.encode(text, allowed_special="all") if allow_special else encoding.encode_ordinary(text)
 
 
@@ -169,8 +175,8 @@ UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}
 def label(data: bytes) -> str:
     """How the bytes of one token are shown: every byte can be seen, and different bytes look different.
 
-    Space is ·, newline ⏎, tab ⇥; other characters without a shape are ⟨U+00A0⟩; bytes that are no whole character are
-    ⟨C3⟩ or ⟨E2 80⟩; an accent on nothing stands on ◌.
+    Space is ·, newline ⏎, tab ⇥; other characters without a shape are ⟨U+00A0⟩; bytes that are no whole
+    character are ⟨C3⟩ or ⟨E2 80⟩; an accent on nothing stands on ◌.
     """
     out, loose, bare = [], [], True
     for char in [*data.decode("utf-8", "surrogateescape"), ""]:
@@ -194,7 +200,8 @@ def label(data: bytes) -> str:
 def labels(ids: Iterable[int], encoding: tiktoken.Encoding | None) -> list[str]:
     """One printable label per id (a list, or a tensor of one axis), for axes and tables.
 
-    Special tokens are shown by name, an id that the encoding lacks as ⟨id 4711⟩; without an encoding the ids themselves.
+    Special tokens are shown by name, an id that the encoding lacks as ⟨id 4711⟩; without an encoding the ids
+    themselves.
     """
     ids = [int(i) for i in ids]
     if encoding is None:

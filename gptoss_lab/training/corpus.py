@@ -1,8 +1,8 @@
 """The corpora: six domains of text, what of them is trained on, what is held out, and batches of windows.
 
-Held out are the last 2 % of every file (whole lines) and the 2,000 verse pairs, every one of which is cut out of the
-training text of both scripture files. `hashes.json` beside the files records what came out:
-`python -m gptoss_lab.training.corpus --write-hashes` writes it, a test holds the texts to it.
+Held out are the last 2 % of every file (whole lines) and the 2,000 verse pairs, every one of which is cut out
+of the training text of both scripture files. `hashes.json` beside the files records what came out: `python -m
+gptoss_lab.training.corpus --write-hashes` writes it, a test holds the texts to it.
 
 The corpora's sources and licences are told in `assets/corpora/README.md`.
 """
@@ -14,16 +14,18 @@ import bisect
 import hashlib
 import json
 import lzma
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import tiktoken
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from gptoss_lab.text.tokenizer_json import write_whole
 from gptoss_lab.text.tokens import END, token_bytes
@@ -34,7 +36,7 @@ HELD_OUT = 0.02     # of every file's characters, at its end
 
 @dataclass(frozen=True)
 class Domain:
-    """One corpus. `starts` matches (at a line's start) where a new document begins; "" where the file is one."""
+    """One corpus. `starts`: what a line that begins a new document starts with; "" where all is one."""
 
     file: str
     language: str
@@ -64,8 +66,8 @@ class Pair(NamedTuple):
 class Windows(NamedTuple):
     """Windows of held-out text: `tokens` N T+1 (inputs are the first T, targets the last T), `bytes` N.
 
-    `bytes` counts the UTF-8 bytes of each window's T targets (a special token has none), so that the sum of -log2 p
-    over the targets divided by the sum of `bytes` is bits per byte, comparable between tokenizers.
+    `bytes` counts the UTF-8 bytes of each window's T targets (a special token has none), so that the sum of
+    -log2 p over the targets divided by the sum of `bytes` is bits per byte, comparable between tokenizers.
     """
 
     tokens: Tensor
@@ -109,9 +111,9 @@ def without(text: str, verses: list[str]) -> str:
     return re.sub("\n{3,}", "\n\n", re.sub("^ +| +$", "", left, flags=re.MULTILINE)).lstrip("\n")
 
 
-@lru_cache(maxsize=None)
+@cache
 def split(domain: str) -> tuple[str, str]:
-    """The training text and the held-out tail of a domain: cut at the last line that starts within the first 98 %."""
+    """The training text and the held-out tail, cut at the last line that starts in the first 98 %."""
     entry = domain_of(domain)
     text = read(entry.file)
     cut = text.rfind("\n", 0, len(text) - int(HELD_OUT * len(text))) + 1
@@ -122,7 +124,10 @@ def split(domain: str) -> tuple[str, str]:
 
 
 def training_text(domain: str) -> str:
-    """What may be trained on: the first 98 % of the file, without the verse pairs. ValueError for an unknown domain."""
+    """What may be trained on: the first 98 % of the file, without the verse pairs.
+
+    ValueError for an unknown domain.
+    """
     return split(domain)[0]
 
 
@@ -136,7 +141,7 @@ def heldout_text(domain: str) -> str:
 
 
 def token_ids(encoding: tiktoken.Encoding, text: str, domain: str) -> Tensor:
-    """The ids of a domain's text (1-D int32), with `<|endoftext|>`, where the encoding has it, between documents."""
+    """The ids of a domain's text, 1-D int32; `<|endoftext|>` between documents, if the encoding has it."""
     starts = domain_of(domain).starts
     documents = re.split(f"(?m:^)(?={starts})", text) if starts else [text]
     documents = [document for document in documents if document]
@@ -148,12 +153,19 @@ def token_ids(encoding: tiktoken.Encoding, text: str, domain: str) -> Tensor:
 
 
 def training_tokens(encoding: tiktoken.Encoding, domain: str) -> Tensor:
-    """The ids of a domain's training text, 1-D int32; at most about a second a domain, made anew each time."""
+    """The ids of a domain's training text, 1-D int32; made anew each time, in about a second."""
     return token_ids(encoding, training_text(domain), domain)
 
 
-def heldout_windows(encoding: tiktoken.Encoding, domain: str, context: int, limit: int | None = None) -> Windows:
-    """Windows of `context` + 1 tokens over the held-out text; neighbours share one token, so each is predicted once.
+def tokens_by_domain(encoding: tiktoken.Encoding) -> dict[str, Tensor]:
+    """The training ids of every domain, 1-D int32; a progress bar where it takes longer than two seconds."""
+    return {name: training_tokens(encoding, name) for name in tqdm(DOMAINS, desc="tokenising", delay=2)}
+
+
+def heldout_windows(
+    encoding: tiktoken.Encoding, domain: str, context: int, limit: int | None = None
+) -> Windows:  # fmt: skip
+    """Windows of `context` + 1 tokens over the held-out text; neighbours share one, so each is a target once.
 
     With `limit`, that many at even distances. ValueError where the text is shorter than one window.
     """
@@ -161,7 +173,7 @@ def heldout_windows(encoding: tiktoken.Encoding, domain: str, context: int, limi
     if limit is not None and limit < 1 or context < 1:
         raise ValueError(f"context {context} and limit {limit}: both are at least 1")
     if len(ids) <= context:
-        raise ValueError(f"the held-out text of {domain!r} has {len(ids)} tokens; take a context below that, not {context}")
+        raise ValueError(f"{domain!r} holds out {len(ids)} tokens; take a context below that, not {context}")
     rows = ids.unfold(0, context + 1, context)
     if limit is not None and limit < len(rows):
         rows = rows[torch.arange(limit) * len(rows) // limit]
@@ -174,27 +186,30 @@ def heldout_windows(encoding: tiktoken.Encoding, domain: str, context: int, limi
 class Batches:
     """Random windows of several domains, each batch a pure function of the seed and the step.
 
-    tokens_by_domain: 1-D ids of each domain. Every window is drawn by itself: first its domain (equal chances, or in
-    proportion to `weights`, by name), then its place. Training that resumes at step n sees what it would have seen.
+    tokens_by_domain: 1-D ids of each domain. Every window is drawn by itself: first its domain (equal
+    chances, or in proportion to `weights`, by name), then its place. Training that resumes at step n sees
+    what it would have seen.
     """
 
     def __init__(
         self, tokens_by_domain: Mapping[str, Tensor], batch: int, context: int, seed: int,
         weights: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
+        if min(batch, context) < 1:
+            raise ValueError(f"batch {batch} and context {context}: both are at least 1")
         self.domains = list(tokens_by_domain)
         self.tokens = [tokens_by_domain[name] for name in self.domains]
         self.batch_size, self.context, self.seed = batch, context, seed
         shares = [1.0 if weights is None else float(weights.get(name, 0.0)) for name in self.domains]
         unknown = sorted(set(weights or {}) - set(self.domains))
-        if not self.domains or unknown or min(shares) < 0 or sum(shares) <= 0:
+        if unknown or not (min(shares, default=0) >= 0 and 0 < sum(shares) < math.inf):
             raise ValueError(
-                f"weights {dict(weights or {})} for the domains {self.domains}: name these alone, none below zero, "
-                "at least one above"
+                f"weights {dict(weights or {})} for the domains {self.domains}: name these alone, none below "
+                "zero, at least one above"
             )
         for name, tokens, share in zip(self.domains, self.tokens, shares):
             if share and len(tokens) <= context:
-                raise ValueError(f"{name!r} has {len(tokens)} tokens, a window takes {context + 1}; shorten the context")
+                raise ValueError(f"{name!r} has {len(tokens)} tokens; shorten the context, {context}")
         total = sum(shares)
         self.edges = [sum(shares[: i + 1]) / total for i in range(len(shares))]
 
@@ -203,7 +218,7 @@ class Batches:
         digest = hashlib.sha256(f"{self.seed} {step}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
         draws = torch.rand(self.batch_size, 2, generator=generator, dtype=torch.float64).tolist()
-        domains = [min(bisect.bisect_right(self.edges, which), len(self.edges) - 1) for which, _ in draws]
+        domains = [bisect.bisect_right(self.edges, which) for which, _ in draws]
         rows = []
         for domain, (_, where) in zip(domains, draws):
             tokens = self.tokens[domain]
@@ -217,7 +232,7 @@ def hashes() -> dict[str, dict[str, str]]:
     def of(text: str) -> str:
         return hashlib.sha256(text.encode()).hexdigest()
 
-    texts = {name: {"training": of(training_text(name)), "heldout": of(heldout_text(name))} for name in DOMAINS}
+    texts = {name: dict(zip(("training", "heldout"), map(of, split(name)))) for name in DOMAINS}
     return texts | {"parallel": {"heldout": of(read("parallel_en_es.tsv.xz"))}}
 
 

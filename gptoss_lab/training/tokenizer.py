@@ -1,11 +1,11 @@
 """The miniatures' tokenizer: byte-level BPE of 4096 ids, learned from the training texts alone.
 
-256 bytes, 3839 merges, and `<|endoftext|>` last (4095). Every domain gives the same number of bytes, in pieces from all
-over its text, so that no language's words crowd out the others'; arithmetic gives all it has, which is less. Digits
-never merge (see `MINI_PATTERN`).
+256 bytes, 3839 merges, and `<|endoftext|>` last (4095). Every domain gives the same number of bytes, in
+pieces from all over its text, so that no language's words crowd out the others'; arithmetic gives all it has,
+which is less. Digits never merge (see `MINI_PATTERN`).
 
-`python -m gptoss_lab.training.tokenizer` makes `assets/tokenizers/mini.tiktoken` again, to the byte. It needs the
-`tokenizers` library (the extra `train`); using the tokenizer does not.
+`python -m gptoss_lab.training.tokenizer` makes `assets/tokenizers/mini.tiktoken` again, to the byte. It needs
+the `tokenizers` library (the extra `train`); using the tokenizer does not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PIECE = 20_000          # characters
 
 
 def sample(text: str, size: int = BYTES, piece: int = PIECE) -> Iterator[str]:
-    """Pieces of whole lines from all over `text`, at even distances, `size` bytes in all (or the whole text)."""
+    """Pieces of whole lines from all over `text`, evenly spaced, `size` bytes in all (or the whole text)."""
     total = len(text.encode())
     step = max(piece, piece * total // size)
     for start in range(0, len(text), step):
@@ -36,7 +36,10 @@ def sample(text: str, size: int = BYTES, piece: int = PIECE) -> Iterator[str]:
 
 
 def learn(texts: Iterator[str], size: int) -> list[bytes]:
-    """`size` byte strings in the order of their ranks: all 256 bytes, then the merges. ImportError without `tokenizers`."""
+    """`size` byte strings in the order of their ranks: all 256 bytes, then the merges.
+
+    ImportError without the `tokenizers` library.
+    """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
     learner = Tokenizer(models.BPE())
