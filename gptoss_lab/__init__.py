@@ -1,4 +1,4 @@
-"""A laboratory for GPT-2, gpt-oss and Qwen3-MoE: one readable Transformer, whose every step can be seen and changed.
+"""A laboratory for GPT-2, gpt-oss and Qwen3-MoE: one readable Transformer, whose every step can be seen.
 
     import gptoss_lab as lab
 
@@ -43,9 +43,9 @@ HOMES = {
 }
 
 __all__ = [
-    "NAMED", "Config", "Run", "Token", "Trace", "Transformer", "cost", "figures", "generate", "load", "open_trace",
-    "points", "text", "watch",
-]  # fmt: skip
+    "NAMED", "Config", "Run", "Token", "Trace", "Transformer", "cost", "figures", "generate", "load",
+    "open_trace", "points", "text", "watch",
+]
 
 
 def __getattr__(name: str) -> Any:
