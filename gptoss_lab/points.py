@@ -30,7 +30,7 @@ class Point:
 
     def shape(self, config: Config, batch: int, queries: int, keys: int, last: int | None = None) -> tuple[int, ...]:
         """The sizes of the axes, for a pass over `queries` tokens that see up to `keys` keys."""
-        size = {"B": batch, "T": queries, "S": keys, "T'": min(last or queries, queries), "D": config.d_model,
+        size = {"B": batch, "T": queries, "S": keys, "T'": queries if last is None else min(last, queries), "D": config.d_model,
                 "V": config.vocab_size, "H": config.n_heads, "G": config.n_kv_heads, "C": config.d_head,
                 "E": config.n_experts or 0, "K": config.experts_per_token, "F": config.d_ff}  # fmt: skip
         return tuple(size[axis] for axis in self.axes.split())
@@ -155,12 +155,26 @@ def why_nothing(pattern: str, config: Config) -> str:
     layer = re.match(r"blocks\.(\d+)(\.|$)", pattern)
     if layer and int(layer[1]) >= config.n_layers:
         return f"no layer {layer[1]} in {config.name}: its layers are 0 to {config.n_layers - 1} (in {pattern!r})"
-    general = re.sub(r"^blocks\.[^.]+\.", "blocks.N.", pattern)
     for point in CATALOGUE:
-        if fnmatch.fnmatchcase(point.name, general) and point.missing(config):
+        if fnmatch.fnmatchcase(point.name, general(pattern)) and point.missing(config):
             return f"no point {pattern!r}: {point.missing(config)}"
-    near = difflib.get_close_matches(pattern, names(config), n=1, cutoff=0.0)
-    return f"no point {pattern!r}. Did you mean {near[0]!r}?"
+    return f"no point {pattern!r}. Did you mean {nearest(pattern, names(config))!r}?"
+
+
+def general(name: str) -> str:
+    """A full name or pattern with `blocks.N.` in place of its layer, as the catalogue writes it."""
+    return re.sub(r"^blocks\.[^.]+\.", "blocks.N.", name)
+
+
+def nearest(name: str, among: Iterable[str]) -> str | None:
+    """The name that is spelled most like `name`, or None where there are none."""
+    near = difflib.get_close_matches(name, list(among), n=1, cutoff=0.0)
+    return near[0] if near else None
+
+
+def axes(name: str) -> str:
+    """The letters of a full name's axes."""
+    return next(point.axes for point in CATALOGUE if point.name == general(name))
 
 
 ITEM_BYTES = {"float32": 4, "int64": 8, "bool": 1}

@@ -69,6 +69,7 @@ class Transformer(nn.Module):
         self.config = config
         self.tokenizer: Any = None
         self.weights_from = "not loaded"
+        self.changes: dict[str, object] = {}
         self.token_embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
         if config.positions == "learned":
             self.position_embedding = nn.Parameter(torch.empty(config.context, config.d_model))
@@ -117,9 +118,9 @@ class Transformer(nn.Module):
         return tap("embedding", F.dropout(x, self.config.dropout, self.training))
 
     def read_out(self, x: Tensor, last: int | None = None, tap: Tap = SILENT) -> Tensor:
-        """Logits of the last residual: B T D → B T′ V, float32; T′ the `last` positions, or all."""
+        """Logits of the last residual: B T D → B T′ V, float32; T′ the `last` positions (0: none), or all."""
         x = tap("final_norm", self.norm(x))
-        return tap("logits", self.unembed(x if last is None else x[:, -last:]).float())
+        return tap("logits", self.unembed(x if last is None else x[:, max(x.shape[1] - last, 0) :]).float())
 
     @classmethod
     def random(cls, config: Config, seed: int = 0) -> Transformer:
@@ -146,6 +147,7 @@ class Transformer(nn.Module):
             other = Transformer(self.config.with_changes(**changes))
         adopt(other, self, f"with_config({', '.join(f'{k}={v!r}' for k, v in changes.items())})")
         other.tokenizer, other.weights_from = self.tokenizer, self.weights_from
+        other.changes = {**self.changes, **changes}
         return other.train(self.training)
 
 
@@ -153,10 +155,10 @@ def adopt(new: nn.Module, old: nn.Module, asked: str) -> None:
     """Let `new` hold the weights, weight holders and seams of `old`, in place of its own."""
 
     def same(name: str, mine: Any, theirs: Any) -> Any:
-        if theirs is None or mine.shape != theirs.shape:
-            have = "no such weights" if theirs is None else f"{tuple(theirs.shape)}"
-            raise ValueError(f"{asked} needs {name!r} of shape {tuple(mine.shape)}; this model has {have}. Only changes that "
-                             "keep the weights as they are can be made.")  # fmt: skip
+        if theirs is None or getattr(mine, "shape", None) != getattr(theirs, "shape", None):
+            have = "no such weights" if theirs is None else f"it with shape {tuple(theirs.shape)}"
+            raise ValueError(f"{asked} needs {name!r}{'' if theirs is None else f' of shape {tuple(mine.shape)}'}; this model "
+                             f"has {have}. Only changes that keep the weights as they are can be made.")  # fmt: skip
         return theirs
 
     for name, child in new.named_children():

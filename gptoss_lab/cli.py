@@ -1,0 +1,187 @@
+"""The command `gptoss-lab`: generate, trace, points, cost, train.
+
+A user's mistake is answered in one line on standard error, with exit status 2; Ctrl-C keeps what was made, with 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="gptoss-lab", description="Understand gpt-oss: generate, trace, count and train.")
+    top.add_argument("--version", action="version", version=f"gptoss-lab {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    generate = commands.add_parser("generate", help="continue a text, token by token")
+    generate.add_argument("--prompt", required=True, help="the text to continue ('-' reads standard input)")
+    add_model(generate)
+    generate.add_argument("--max-tokens", type=int, default=64, metavar="N")
+    generate.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (the default): the likeliest token")
+    generate.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest")
+    generate.add_argument("--top-p", type=float, metavar="P", help="sample from the fewest that reach probability P")
+    generate.add_argument("--seed", type=int, default=0, metavar="S")
+    generate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
+    generate.add_argument("--json", action="store_true", help="print one JSON object with ids and log-probabilities")
+    generate.set_defaults(run=run_generate)
+
+    trace = commands.add_parser("trace", help="run a text once and save chosen points")
+    trace.add_argument("prompt", help="the text to run ('-' reads standard input)")
+    add_model(trace)
+    trace.add_argument("--keep", action="append", metavar="GLOB", help="points to keep (repeatable; default: all)")
+    trace.add_argument("--out", type=Path, default=Path("trace.safetensors"), metavar="FILE")
+    trace.set_defaults(run=run_trace)
+
+    points = commands.add_parser("points", help="list the points of a model")
+    points.add_argument("glob", nargs="?", default="*", help="only those that match, as 'blocks.0.experts.*'")
+    add_model(points)
+    points.set_defaults(run=run_points)
+
+    cost = commands.add_parser("cost", help="parameters, bytes and FLOP of a model, from its config alone")
+    cost.add_argument("model", nargs="*", metavar="MODEL", help="names or folders (default: every known model)")
+    cost.add_argument("--context", type=int, default=8192, metavar="N", help="tokens of context for cache and work")
+    cost.set_defaults(run=run_cost)
+
+    train = commands.add_parser("train", help="train a miniature on the shipped corpora")
+    train.add_argument("recipe", help="mini-oss or mini-gpt2")
+    train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where checkpoints and the model go")
+    train.add_argument("--minutes", type=float, metavar="M", help="train for about this long")
+    train.add_argument("--steps", type=int, metavar="N", help="or for this many steps")
+    train.add_argument("--seed", type=int, default=0, metavar="S")
+    train.add_argument("--fresh", action="store_true", help="start again instead of resuming what FOLDER holds")
+    train.set_defaults(run=run_train)
+    return top
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """The option that says which model."""
+    command.add_argument("--model", default="mini-oss", metavar="NAME|FOLDER", help="a known name or a folder (mini-oss)")
+
+
+def read_prompt(given: str) -> str:
+    """The prompt, or standard input for '-'."""
+    text = sys.stdin.read() if given == "-" else given
+    if not text:
+        raise ValueError("the prompt is empty: give at least one token")
+    return text
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    """Print the continuation as it comes."""
+    prompt = read_prompt(args.prompt)
+    from .generation import generate
+    from .weights import load
+
+    run = generate(
+        load(args.model), prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
+        top_p=args.top_p, seed=args.seed, stop=args.stop,
+    )  # fmt: skip
+    status = 0
+    try:
+        for token in run:
+            if not args.json:
+                print(token.text, end="", flush=True)
+    except KeyboardInterrupt:
+        status = 130
+    if args.json:
+        tokens = [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in run.tokens]
+        about = {"model": args.model, "prompt": prompt, "seed": args.seed, "temperature": args.temperature}
+        finish = run.finish if status == 0 else "interrupted"
+        print(json.dumps({**about, "text": run.so_far, "finish": finish, "tokens": tokens}, ensure_ascii=False))
+    else:
+        print()
+    return status
+
+
+def run_trace(args: argparse.Namespace) -> int:
+    """Watch the text, save the trace, list what it holds."""
+    prompt = read_prompt(args.prompt)
+    folder = args.out.resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"no folder {str(args.out.parent)!r} to write {args.out.name!r} into; make it first")
+    from . import points
+    from .cost import human
+    from .trace import as_tokens, watch
+    from .weights import load
+
+    model, keep = load(args.model), args.keep or "*"
+    tokens = as_tokens(model, prompt).shape[1]
+    needed = sum(points.trace_bytes(points.match(keep, model.config), model.config, 1, tokens, tokens).values())
+    if (free := shutil.disk_usage(folder).free) < needed + 1_000_000:
+        raise ValueError(f"the trace takes {human(needed)}, but {str(folder)!r} has {human(free)} free; keep fewer points "
+                         "(--keep) or write elsewhere (--out)")  # fmt: skip
+    trace = watch(model, prompt, keep=keep)
+    path = trace.save(args.out)
+    print(f"{' '.join(trace.labels)}\n{trace.caption}")
+    for name in trace:
+        print(f"{name:<36}{trace.axes(name):<10}{' '.join(str(n) for n in trace[name].shape)}")
+    print(f"{path}: {human(path.stat().st_size)}")
+    return 0
+
+
+def run_points(args: argparse.Namespace) -> int:
+    """List names, axes and meanings; equal blocks once."""
+    from . import points
+
+    config = config_named(args.model)
+    matched, told = points.match(args.glob, config), set()
+    catalogue = points.names(config)
+    print(f"{config.name}: {len(matched)} points in {config.n_layers} layers (N)")
+    for name in matched:
+        general = points.general(name)
+        if general not in told:
+            told.add(general)
+            print(f"{general:<34}{catalogue[name].axes:<10}{catalogue[name].meaning}")
+    return 0
+
+
+def run_cost(args: argparse.Namespace) -> int:
+    """Print the figures of each model."""
+    from .config import NAMED
+    from .cost import table
+
+    if args.context < 1:
+        raise ValueError(f"--context {args.context}; expected at least 1")
+    names = args.model or list(NAMED)
+    print("\n\n".join(table(config_named(name), args.context) for name in names))
+    return 0
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train, with progress; Ctrl-C saves."""
+    from .training.train import train
+
+    train(args.recipe, args.out, minutes=args.minutes, steps=args.steps, seed=args.seed, resume=not args.fresh)
+    return 0
+
+
+def config_named(name: str):  # type: ignore[no-untyped-def]
+    """The config of a known name, without its weights, or of a folder."""
+    from .config import NAMED
+    from .weights import read_config
+
+    return NAMED[name] if name in NAMED else read_config(name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("\ngptoss-lab: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has closed it
+        sys.stderr.close()
+        return 0
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"gptoss-lab: {error}", file=sys.stderr)
+        return 2

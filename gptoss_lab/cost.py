@@ -1,0 +1,123 @@
+"""What a model costs, from its config alone: parameters, bytes on disk, bytes and FLOP a token, cache bytes.
+
+One table of weights, `weights(config)`, carries all of it. Checked to the last digit against the published sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from .config import Config
+
+MXFP4_BYTES = Fraction(17, 32)  # 16 bytes of nibbles and one scale for 32 weights
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight of one layer: its `part` of the model, its number of values, and how much of it a token uses."""
+
+    part: str  # embedding, attention, router, experts, mlp, norm, unembedding
+    count: int
+    item_bytes: Fraction
+    used: Fraction = Fraction(1)
+
+
+def weights(config: Config) -> Iterator[Weight]:
+    """Every weight of the model, in order; tied embeddings are counted once, as the unembedding."""
+    D, C, F, bias = config.d_model, config.d_head, config.d_ff, int(config.bias)
+    plain = Fraction({"float32": 4, "bfloat16": 2}[config.stored])
+    norm = D * (2 if config.norm == "layer" else 1)
+    yield Weight("embedding", 0 if config.tied else config.vocab_size * D, plain, used=Fraction(0))
+    if config.positions == "learned":
+        yield Weight("embedding", config.context * D, plain)
+    for _ in range(config.n_layers):
+        q, kv = config.n_heads * C, config.n_kv_heads * C
+        yield Weight("norm", 2 * norm, plain)
+        yield Weight("attention", D * (q + 2 * kv) + q * D + bias * (q + 2 * kv + D), plain)
+        yield Weight("attention", config.n_heads * config.sinks + 2 * C * config.qk_norm, plain)
+        into, out = F * (2 if config.gated else 1), D
+        if config.n_experts:
+            E, used = config.n_experts, Fraction(config.experts_per_token, config.n_experts)
+            packed = MXFP4_BYTES if config.stored_experts == "mxfp4" else plain
+            yield Weight("router", E * D + bias * E, plain)
+            yield Weight("experts", E * (D * into + F * out), packed, used)
+            yield Weight("experts", bias * E * (into + out), plain, used)
+        else:
+            yield Weight("mlp", D * into + F * out + bias * (into + out), plain)
+    yield Weight("norm", norm, plain)
+    yield Weight("unembedding", config.vocab_size * D, plain)
+
+
+def parameters(config: Config) -> int:
+    """How many numbers the model has learned."""
+    return sum(w.count for w in weights(config))
+
+
+def active_parameters(config: Config) -> int:
+    """How many of them one token is multiplied with: the chosen experts alone, and no embedding table (a row is looked up).
+
+    GPT-2's table is its unembedding too, so all of GPT-2 is active.
+    """
+    return int(sum(w.count * w.used for w in weights(config)))
+
+
+def checkpoint_bytes(config: Config) -> int:
+    """Bytes of the weights as published (gpt-oss: experts in MXFP4, the rest bf16); GPT-2 float32."""
+    return int(sum(w.count * w.item_bytes for w in weights(config)))
+
+
+def bytes_by_part(config: Config) -> dict[str, int]:
+    """`checkpoint_bytes`, part by part."""
+    parts: dict[str, Fraction] = {}
+    for w in weights(config):
+        parts[w.part] = parts.get(w.part, Fraction(0)) + w.count * w.item_bytes
+    return {part: int(size) for part, size in parts.items()}
+
+
+def bytes_per_token(config: Config) -> dict[str, int]:
+    """Weight bytes that decoding one token reads, part by part (as stored; the cache comes on top)."""
+    parts: dict[str, Fraction] = {}
+    for w in weights(config):
+        parts[w.part] = parts.get(w.part, Fraction(0)) + w.count * w.item_bytes * w.used
+    return {part: int(size) for part, size in parts.items()}
+
+
+def cache_bytes(config: Config, tokens: int, item_bytes: int = 2) -> int:
+    """Bytes of keys and values after `tokens` tokens; windowed layers keep their window alone."""
+    per_token = 2 * config.n_kv_heads * config.d_head * item_bytes
+    return sum(min(tokens, window or tokens) * per_token for window in config.windows)
+
+
+def flop_per_token(config: Config, context: int) -> int:
+    """FLOP to process one token that sees `context` tokens: two per active weight, four per channel and visible key."""
+    seen = sum(min(context, window or context) for window in config.windows)
+    return 2 * active_parameters(config) + 4 * config.n_heads * config.d_head * seen
+
+
+def human(size: float, unit: str = "B") -> str:
+    """A size for people: 13.8 GB, 195.0 MB, 512 B (powers of 1000)."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(size) < 1000 or prefix == "T":
+            return f"{size:.0f} {unit}" if not prefix else f"{size:.1f} {prefix}{unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def table(config: Config, context: int = 8192) -> str:
+    """The figures of one model as lines of text, for the command line."""
+    token = bytes_per_token(config)
+    parts = ", ".join(f"{part} {human(size)}" for part, size in token.items() if size)
+    rows = [
+        ("parameters", f"{parameters(config):,}"),
+        ("active per token", f"{active_parameters(config):,}"),
+        ("checkpoint", f"{checkpoint_bytes(config):,} bytes ({human(checkpoint_bytes(config))})"),
+        ("read per token", f"{human(sum(token.values()))} ({parts})"),
+        ("work per token", f"{human(flop_per_token(config, context), 'FLOP')} at {context:,} tokens of context"),
+        ("cache, bf16", f"{human(cache_bytes(config, context))} at {context:,} tokens"),
+    ]
+    if config.window:
+        dense = cache_bytes(config.with_changes(window=None), context)
+        rows.append(("", f"{human(dense)} if no layer had its window of {config.window}"))
+    return "\n".join(f"{name:<18}{value}" for name, value in [("model", config.name), *rows])

@@ -1,0 +1,271 @@
+"""Generating text: the prompt once, then one token at a time, each from the logits of the last.
+
+    run = generate(model, "Once upon a time", max_tokens=64)
+    for token in run:                       # Token(id, text, logprob), as it goes
+        print(token.text, end="")
+    run.text, run.trace                     # afterwards
+
+Sampling follows Holtzman et al. (arXiv 1904.09751) for top-p; temperature 0 takes the likeliest token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import points
+from .model import Cache, Transformer
+from .tap import SILENT, Edit, Recorder, Tap, force_eager
+from .text import tokens as text
+from .trace import LIMIT, Trace, as_tokens, edits_by_name, label, refuse_too_much, source_of
+
+CHUNK = 512  # prompt tokens a pass: bounds the memory of a long prompt
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token: its id, the text that became certain with it, and its log-probability.
+
+    text: may be empty (half a character, a possible stop string) and may belong to earlier tokens; the texts of a run join
+    to run.text. logprob: natural log of the probability in the model's own distribution (temperature 1, nothing cut off).
+    """
+
+    id: int
+    text: str
+    logprob: float
+
+
+class Run:
+    """A generation under way. Iterating yields Tokens as they are made; iterating again starts with those made before.
+
+    text, trace, finish: make what is left first. so_far: the text made up to now. finish: "stop" (a stop id or string),
+    "length" (max_tokens) or "interrupted". prompt: the ids given. trace: None unless `keep` was given; its T axis is the
+    tokens that were run (the prompt and all but the last generated one), its logits those that each token was drawn from.
+    """
+
+    def __init__(self, prompt: Tensor, steps: Iterator[Token], recording: Recording | None) -> None:
+        self.prompt, self.tokens = prompt, list[Token]()
+        self._steps, self._recording, self._finish = steps, recording, ""
+
+    def __iter__(self) -> Iterator[Token]:
+        yield from list(self.tokens)
+        while (token := self._next()) is not None:
+            yield token
+
+    def _next(self) -> Token | None:
+        try:
+            self.tokens.append(next(self._steps))
+        except StopIteration as end:
+            self._finish = self._finish or end.value or "interrupted"
+            return None
+        except BaseException:
+            self._finish = "interrupted"
+            raise
+        return self.tokens[-1]
+
+    def _complete(self) -> Run:
+        while not self._finish and self._next() is not None:
+            pass
+        return self
+
+    @property
+    def so_far(self) -> str:
+        """The text made up to now."""
+        return "".join(token.text for token in self.tokens)
+
+    @property
+    def text(self) -> str:
+        """The whole text (without the prompt); makes what is left first."""
+        return self._complete().so_far
+
+    @property
+    def finish(self) -> str:
+        """Why it ended; makes what is left first."""
+        return self._complete()._finish
+
+    @property
+    def trace(self) -> Trace | None:
+        """What `keep` asked for, over prompt and decoding; makes what is left first."""
+        self._complete()
+        return self._recording.trace([t.id for t in self.tokens]) if self._recording else None
+
+    def __repr__(self) -> str:
+        return f"<Run: {len(self.tokens)} tokens so far: {self.so_far[-60:]!r}>"
+
+
+def generate(
+    model: Transformer,
+    prompt: str | Iterable[int] | Tensor,
+    max_tokens: int = 64,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop: str | int | Iterable[str | int] = (),
+    keep: str | Iterable[str] | None = None,
+    edit: Mapping[str, Edit] | None = None,
+    cache: bool = True,
+    limit: int = LIMIT,
+) -> Run:
+    """Continue a prompt (text or ids) for up to `max_tokens` tokens; a Run that yields Tokens as they are made.
+
+    temperature: 0 takes the likeliest; top_k, top_p: sample from the k likeliest, from the fewest that reach probability p.
+    stop: strings (the text ends before them) and ids, beside the model's own stop ids. keep, edit, limit: as in `watch`,
+    on every token while decoding. cache=False runs the whole text again for each token: the same tokens, slowly.
+
+    ValueError before anything runs: an empty prompt, one that with max_tokens exceeds the context, values out of range.
+    """
+    ids = as_tokens(model, prompt)
+    require_range(ids, max_tokens, temperature, top_k, top_p)
+    total = ids.shape[1] + max_tokens
+    if total > model.config.context:
+        raise ValueError(f"{ids.shape[1]} tokens of prompt and {max_tokens} to come exceed the context of "
+                         f"{model.config.context} tokens of {model.config.name}: shorten the prompt or max_tokens")  # fmt: skip
+    stops = [stop] if isinstance(stop, str | int) else list(stop)
+    if any(not isinstance(s, str | int) or s == "" for s in stops):
+        raise ValueError(f"stop={stops!r}; expected texts (not empty) and ids")
+    recording = None
+    if keep is not None:
+        recording = Recording(model, ids, points.match(keep, model.config), edit)
+        if not cache:
+            raise ValueError("keep needs the cache: without it every token runs the whole text again")
+        sizes = points.trace_bytes(recording.kept, model.config, 1, total - 1, total - 1, last=max_tokens)
+        refuse_too_much(sizes, limit, f"up to {total - 1} tokens")
+    tap: Tap = SILENT
+    if recording or edit:
+        store = recording.store if recording else None
+        tap = Recorder(recording.kept if recording else (), edits_by_name(edit, model.config), store)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    logits = decode(model, ids, Cache(model.config, total, device=ids.device) if cache else None, tap)
+    return Run(ids, sample(model, logits, max_tokens, temperature, top_k, top_p, generator, stops), recording)
+
+
+def require_range(ids: Tensor, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """ValueError that names the argument that is out of range."""
+    if ids.shape[0] != 1:
+        raise ValueError(f"{ids.shape[0]} prompts; generate continues one at a time")
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens}; expected at least 1")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature}; expected 0 (the likeliest token) or above")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k={top_k}; expected at least 1, or None")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p}; expected above 0 and at most 1, or None")
+
+
+def decode(model: Transformer, ids: Tensor, cache: Cache | None, tap: Tap) -> Iterator[Tensor]:
+    """The logits V after the prompt, then after each id that is sent in."""
+    with torch.no_grad(), force_eager():
+        new, before = ids, ids[:, :0]
+        while True:
+            if cache is None:
+                before = torch.cat((before, new), dim=1)
+                logits = model(before, last=1, tap=tap)
+            else:
+                *earlier, newest = new.split(CHUNK, dim=1)
+                for chunk in earlier:
+                    model(chunk, last=0, cache=cache, tap=tap)
+                logits = model(newest, last=1, cache=cache, tap=tap)
+            chosen = yield logits[0, -1]
+            new = torch.tensor([[chosen]], device=ids.device)
+
+
+def sample(
+    model: Transformer, logits: Iterator[Tensor], max_tokens: int, temperature: float, top_k: int | None, top_p: float | None,
+    generator: torch.Generator, stops: list[str | int],
+) -> Iterator[Token]:  # fmt: skip
+    """Tokens from logits; the generator's return value says why it ended."""
+    stop_ids = {*model.config.stop_ids, *(s for s in stops if isinstance(s, int))}
+    stop_texts = [s for s in stops if isinstance(s, str)]
+    words, held = text.TextStream(model.tokenizer), ""
+    row = next(logits)
+    for made in range(1, max_tokens + 1):
+        row = usable(row, model.config.vocab_used)
+        chosen = pick(row, temperature, top_k, top_p, generator)
+        logprob = float(row.log_softmax(-1)[chosen])
+        ended = chosen in stop_ids
+        held += "" if ended else words.push(chosen)
+        if ended or made == max_tokens:
+            held += words.flush()
+        found = [at for s in stop_texts if (at := held.find(s)) >= 0]
+        if found:
+            yield Token(chosen, held[: min(found)], logprob)
+            return "stop"
+        if ended or made == max_tokens:
+            yield Token(chosen, held, logprob)
+            return "stop" if ended else "length"
+        certain = len(held) - longest_start(held, stop_texts)
+        yield Token(chosen, held[:certain], logprob)
+        held = held[certain:]
+        row = logits.send(chosen)  # type: ignore[attr-defined]
+    raise AssertionError
+
+
+def usable(row: Tensor, vocab_used: int | None) -> Tensor:
+    """Logits V on the CPU, -inf where the id stands for nothing; ValueError where they are NaN."""
+    row = row.float().cpu().clone()  # the model's own may be kept in a trace
+    if row.isnan().any():
+        raise ValueError("the logits are NaN: an edit, or the weights, put NaN or infinity into the forward pass")
+    if vocab_used is not None:
+        row[vocab_used:] = float("-inf")
+    return row
+
+
+def pick(row: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator) -> int:
+    """One id from logits V. Temperature first, then top-k, then top-p of what is left."""
+    if temperature == 0:
+        return int(row.argmax())
+    scaled, order = (row.float() / temperature).sort(descending=True, stable=True)
+    if top_k is not None:
+        scaled = scaled[:top_k]
+    share = scaled.softmax(-1)
+    if top_p is not None:
+        share = share[: 1 + int((share.cumsum(-1) < top_p).sum())]
+    return int(order[torch.multinomial(share, 1, generator=generator)])
+
+
+def longest_start(held: str, stop_texts: list[str]) -> int:
+    """How many last characters of `held` may be the start of a stop string."""
+    starts = (n for s in stop_texts for n in range(min(len(s) - 1, len(held)), 0, -1) if held.endswith(s[:n]))
+    return max(starts, default=0)
+
+
+class Recording:
+    """Collects what a recorder keeps, pass after pass, and joins it to one trace in the order of positions."""
+
+    def __init__(self, model: Transformer, ids: Tensor, kept: list[str], edit: Mapping[str, Edit] | None) -> None:
+        self.model, self.ids, self.kept, self.edit = model, ids, kept, edit
+        self.parts: dict[str, list[tuple[Tensor, Tensor | None]]] = {name: [] for name in kept}
+
+    def store(self, name: str, value: Tensor, positions: Tensor | None, keys: Tensor | None) -> None:
+        """Keep one pass's value, with the positions of its keys."""
+        self.parts[name].append((value, keys if keys is None else keys.clone()))  # the cache writes over its own
+
+    def trace(self, generated: list[int]) -> Trace:
+        """One trace of prompt and decoding; of the whole passes alone, where it was interrupted."""
+        passes = min((len(parts) for parts in self.parts.values()), default=0)
+        prompt = self.ids.shape[1]
+        chunks = -(-prompt // CHUNK)
+        total = min(passes * CHUNK, prompt) + max(passes - chunks, 0)
+        run = torch.cat((self.ids, self.ids.new_tensor([generated])), dim=1)[:, :total]
+        values = {name: self.joined(name, passes, total) for name in self.kept} if passes else {}
+        return Trace(run, label(self.model, run[0].tolist()), source_of(self.model, self.edit, self.kept, prompt), values)
+
+    def joined(self, name: str, passes: int, total: int) -> Tensor:
+        """The passes of one point along T; axis S is spread to all `total` positions."""
+        axes = points.axes(name).split()
+        parts = self.parts[name][:passes]
+        rows = [value if "S" not in axes else spread(name, value, keys, total) for value, keys in parts]
+        return torch.cat(rows, dim=axes.index("T'" if "T'" in axes else "T"))
+
+
+def spread(name: str, value: Tensor, keys: Tensor | None, total: int) -> Tensor:
+    """A value whose last axis is the keys that a cache held → the keys at all positions; what was not held is not seen."""
+    assert keys is not None
+    nothing = float("-inf") if name.endswith("scores") else 0
+    whole = torch.full((*value.shape[:-1], total), nothing, dtype=value.dtype, device=value.device)
+    return whole.index_copy(-1, keys[0], value)

@@ -1,0 +1,213 @@
+"""Watching a model: run it on a text, keep the points asked for, and say where every number came from.
+
+    trace = watch(model, "Once upon a time", keep=["blocks.*.experts.*"])
+    trace["blocks.3.experts.choice"]        # B T K, the axes of the catalogue
+
+A trace is plain values: tokens, labels, tensors by name, and a source; it is saved to one safetensors file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import points
+from .config import Config
+from .cost import human
+from .model import Transformer, attend
+from .tap import Edit, Recorder, force_eager
+from .text import tokens as text
+
+FORMAT = "gptoss_lab trace 1"
+LIMIT = 2_000_000_000
+
+
+@dataclass
+class Trace:
+    """What one run showed. `trace[name]` has the catalogue's axes, keys in the order of positions.
+
+    tokens: B T; labels: one printable text a token (of the first row where B > 1); source: model, weights, dtype, edits,
+    forms, text. `trace.axes(name)` tells the letters; `"name" in trace` and iteration go over the names kept.
+    """
+
+    tokens: Tensor
+    labels: list[str]
+    source: dict[str, Any]
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.values:
+            near = points.nearest(name, self.values)
+            kept = f"; the nearest that was is {near!r}" if near else "; nothing was"
+            raise KeyError(f"{name!r} was not kept{kept}. Add it to keep=[…] and watch again.")
+        return self.values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.values
+
+    def __iter__(self) -> Any:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        size = human(sum(v.numel() * v.element_size() for v in self.values.values()))
+        return f"<Trace of {self.tokens.shape[1]} tokens: {len(self.values)} points, {size}; {self.caption}>"
+
+    @property
+    def caption(self) -> str:
+        """The source as one line, which figures print."""
+        changes = [f"{field}={value}" for field, value in self.source["changes"].items()]
+        changed = "".join(f"; {what}" for what in changes + [f"edited {name}" for name in self.source["edits"]])
+        return f"{self.source['model']} ({self.source['weights']}), {self.source['dtype']}{changed}"
+
+    def axes(self, name: str) -> str:
+        """The letters of a kept point's axes, as in the catalogue."""
+        self[name]
+        return points.axes(name)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the trace to one safetensors file, beside first and renamed when whole."""
+        path = Path(path)
+        about = {"format": FORMAT, "labels": json.dumps(self.labels), "source": json.dumps(self.source)}
+        order = {"order": json.dumps(list(self.values))}
+        tensors = {"tokens": self.tokens, **{f"point:{name}": value for name, value in self.values.items()}}
+        if not path.parent.is_dir():
+            raise ValueError(f"no folder {str(path.parent)!r} to write {path.name!r} into; make it first")
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+        try:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, beside, {**about, **order})
+            os.replace(beside, path)
+        finally:
+            Path(beside).unlink(missing_ok=True)
+        return path
+
+
+def open_trace(path: str | os.PathLike[str]) -> Trace:
+    """Open a file that `Trace.save` wrote; ValueError says what is wrong with one that it did not write."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no trace at {str(path)!r}: there is no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                raise ValueError(f"{str(path)!r} is a safetensors file, but no trace: format {about.get('format')!r}, "
+                                 f"expected {FORMAT!r}")  # fmt: skip
+            order = json.loads(about["order"])
+            values = {name: file.get_tensor(f"point:{name}") for name in order}
+            return Trace(file.get_tensor("tokens"), json.loads(about["labels"]), json.loads(about["source"]), values)
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as a trace: {error}") from error
+
+
+def watch(
+    model: Transformer,
+    prompt: str | Iterable[int] | Tensor,
+    keep: str | Iterable[str] = "*",
+    edit: Mapping[str, Edit] | None = None,
+    last: int | None = None,
+    limit: int = LIMIT,
+) -> Trace:
+    """Run the model on a text, or on ids (T, or B T), and keep the points that `keep` picks (globs; "*" for all).
+
+    edit: {glob: f(value, here)}; `last`: logits of the last few positions alone; limit: the most bytes a trace may take,
+    computed from the axes before anything runs. ValueError: unknown or missing names (with the reason), too much asked.
+    """
+    ids = as_tokens(model, prompt)
+    kept = points.match(keep, model.config)
+    B, T = ids.shape
+    refuse_too_much(points.trace_bytes(kept, model.config, B, T, T, last), limit, f"{B} × {T} tokens")
+    recorder = Recorder(kept, edits_by_name(edit, model.config))
+    with torch.no_grad(), force_eager():
+        model(ids, last=last, tap=recorder)
+    values = {name: recorder.kept[name] for name in kept}
+    return Trace(ids, label(model, ids[0].tolist()), source_of(model, edit, kept, B * T), values)
+
+
+def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tensor:
+    """A prompt as B T int64 ids; ValueError where it is empty, or text for a model without a tokenizer."""
+    if isinstance(prompt, str):
+        if model.tokenizer is None:
+            raise ValueError(f"{model.config.name} has no tokenizer here: give ids, as in [5, 17, 3]")
+        ids = torch.tensor(text.encode(prompt, model.tokenizer), dtype=torch.int64)
+    else:
+        ids = torch.as_tensor(prompt if isinstance(prompt, Tensor) else list(prompt))
+    if ids.numel() == 0:
+        raise ValueError("the prompt is empty: give at least one token")
+    if ids.is_floating_point() or ids.ndim not in (1, 2):
+        raise ValueError(f"ids are {tuple(ids.shape)} {ids.dtype}; expected T or B T whole numbers")
+    device = model.token_embedding.device
+    return ids.to(torch.int64).to(device).reshape(-1, ids.shape[-1])
+
+
+def label(model: Transformer, ids: list[int]) -> list[str]:
+    """One printable text for every id; the ids themselves for models without a tokenizer."""
+    return text.labels(ids, model.tokenizer)
+
+
+def refuse_too_much(sizes: dict[str, int], limit: int, run: str) -> None:
+    """ValueError with the arithmetic where a trace would take more than `limit` bytes."""
+    total = sum(sizes.values())
+    if total <= limit:
+        return
+    general: dict[str, int] = {}
+    for name, size in sizes.items():
+        every = points.general(name).replace("blocks.N.", "blocks.*.")
+        general[every] = general.get(every, 0) + size
+    largest = sorted(general.items(), key=lambda item: -item[1])[:3]
+    told = ", ".join(f"{name} {human(size)}" for name, size in largest)
+    raise ValueError(f"a trace of {run} would take {human(total)}, more than the limit of {human(limit)}. The largest: "
+                     f"{told}. Keep fewer points (keep=['blocks.*.experts.choice']), fewer layers ('blocks.3.*'), fewer "
+                     f"tokens, last=1 for the logits, or raise limit={total}.")  # fmt: skip
+
+
+def edits_by_name(edit: Mapping[str, Edit] | None, config: Config) -> dict[str, list[Edit]]:
+    """Edits by full name; ValueError for a glob that names no point, or one that nothing consumes."""
+    edits: dict[str, list[Edit]] = {}
+    for pattern, function in (edit or {}).items():
+        if not callable(function):
+            raise ValueError(f"the edit of {pattern!r} is {type(function).__name__}; expected a function f(value, here)")
+        for name in points.match(pattern, config):
+            if name.endswith(points.READ_ONLY):
+                if pattern == name or "*" not in pattern.rsplit(".", 1)[-1]:
+                    raise ValueError(f"{name!r} is read-only: nothing consumes it. Edit 'sink_logit' instead.")
+                continue
+            edits.setdefault(name, []).append(function)
+    return edits
+
+
+def source_of(model: Transformer, edit: Mapping[str, Edit] | None, kept: Iterable[str], tokens: int) -> dict[str, Any]:
+    """Where a trace comes from: model, weights, dtype, config changes, edits, and the form that each layer ran."""
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
+    packed = ["mxfp4"] if any(name.endswith("blocks") for name, _ in model.named_buffers()) else []
+    return {
+        "model": model.config.name,
+        "weights": model.weights_from,
+        "dtype": " + ".join(packed + dtypes),
+        "products": str(model.unembed.compute).removeprefix("torch."),
+        "changes": {field: repr(value) for field, value in model.changes.items()},
+        "edits": sorted(edit or {}),
+        "forms": [form(block, n, set(kept), tokens) for n, block in enumerate(model.blocks)],
+    }
+
+
+def form(block: Any, layer: int, kept: set[str], tokens: int) -> str:
+    """The form that a layer ran: explicit or fused attention, gathered or walked experts; all of it exact."""
+    pattern_kept = kept & {f"blocks.{layer}.attention.{name}" for name in ("scores", "pattern", "sink")}
+    attention = "explicit" if block.attention.attend is attend or pattern_kept else "fused"
+    experts = getattr(block, "experts", None)
+    feed = "dense MLP" if experts is None else "gathered experts" if tokens <= experts.few else "walked experts"
+    return f"{attention} attention, {feed}, exact"
