@@ -23,7 +23,7 @@ from pathlib import Path
 
 import tiktoken
 
-from gptoss_lab.text.tokenizer_json import encoding_from
+from .tokenizer_json import encoding_from
 
 RANKS = Path(__file__).resolve().parents[1] / "assets" / "tokenizers"
 SHA256 = {  # of the unpacked rank files; the last two are the hashes that tiktoken states

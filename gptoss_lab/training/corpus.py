@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gptoss_lab.text.tokenizer_json import write_whole
-from gptoss_lab.text.tokens import END, token_bytes
+from ..text.tokenizer_json import write_whole
+from ..text.tokens import END, token_bytes
 
 CORPORA = Path(__file__).resolve().parents[1] / "assets" / "corpora"
 HELD_OUT = 0.02     # of every file's characters, at its end

@@ -16,9 +16,9 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from gptoss_lab.text.tokenizer_json import byte_letters, write_whole
-from gptoss_lab.text.tokens import MINI_PATTERN, RANKS, SHIPPED
-from gptoss_lab.training.corpus import DOMAINS, training_text
+from ..text.tokenizer_json import byte_letters, write_whole
+from ..text.tokens import MINI_PATTERN, RANKS, SHIPPED
+from .corpus import DOMAINS, training_text
 
 BYTES = 1_500_000       # a domain, at most
 PIECE = 20_000          # characters
