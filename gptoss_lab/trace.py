@@ -88,11 +88,22 @@ class Trace:
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
         os.close(handle)
         try:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, beside, {**about, **order})
+            save_file(apart(tensors), beside, {**about, **order})
             os.replace(beside, path)
         finally:
             Path(beside).unlink(missing_ok=True)
         return path
+
+
+def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors of which no two share memory, as a file needs them."""
+    seen: set[int] = set()
+    separate = {}
+    for name, value in tensors.items():
+        value = value.contiguous()
+        separate[name] = value.clone() if value.data_ptr() in seen else value
+        seen.add(value.data_ptr())
+    return separate
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:
@@ -140,6 +151,8 @@ def watch(
 def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tensor:
     """A prompt as B T int64 ids; ValueError where it is empty, or text for a model without a tokenizer."""
     if isinstance(prompt, str):
+        if not prompt:
+            raise ValueError("the prompt is empty: give at least one token")
         if model.tokenizer is None:
             raise ValueError(f"{model.config.name} has no tokenizer here: give ids, as in [5, 17, 3]")
         ids = torch.tensor(text.encode(prompt, model.tokenizer), dtype=torch.int64)

@@ -1,0 +1,183 @@
+"""Traces: what is kept is what the model computed, and a request that cannot be met is refused before anything runs."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from toys import FAMILIES, gpt2, gpt_oss, random_model, random_tokens, run
+
+import gptoss_lab as lab
+from gptoss_lab import points
+from gptoss_lab.model import attend_fused
+from gptoss_lab.text.tokens import encoding
+
+
+@pytest.fixture
+def model():
+    """A toy gpt-oss."""
+    return random_model(gpt_oss())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trace_of_everything_has_every_point_with_its_axes(family):
+    model = random_model(FAMILIES[family]())
+    trace = lab.watch(model, random_tokens(model.config))
+    assert list(trace) == list(points.names(model.config))
+    for name, point in points.names(model.config).items():
+        assert trace.axes(name) == point.axes
+        assert tuple(trace[name].shape) == point.shape(model.config, 3, 9, 9)
+
+
+def test_watching_does_not_change_the_logits(model):
+    tokens = random_tokens(model.config)
+    assert torch.equal(lab.watch(model, tokens, keep="logits")["logits"], run(model, tokens))
+
+
+def test_ids_may_be_a_list_and_labels_are_then_the_ids(model):
+    trace = lab.watch(model, [5, 17, 3], keep="logits")
+    assert trace.tokens.tolist() == [[5, 17, 3]]
+    assert trace.labels == ["5", "17", "3"]
+
+
+def test_text_becomes_tokens_and_readable_labels():
+    model = random_model(gpt_oss(vocab_size=4096))
+    model.tokenizer = encoding("mini")
+    trace = lab.watch(model, "the cat\n", keep="embedding")
+    assert "".join(trace.labels) == "the·cat⏎"
+    assert trace["embedding"].shape == (1, len(trace.labels), 10)
+
+
+def test_last_keeps_the_logits_of_the_last_positions_alone(model):
+    tokens = random_tokens(model.config)
+    whole = lab.watch(model, tokens, keep="logits")["logits"]
+    two = lab.watch(model, tokens, keep="logits", last=2)["logits"]
+    assert two.shape == (3, 2, 29) and torch.allclose(two, whole[:, -2:], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("", "empty"), ([], "empty"), ("text", "no tokenizer"), ([1.5], "whole numbers"), ([[[1]]], "B T"), ([29], "0 to 28")],
+)
+def test_a_prompt_that_cannot_be_run_is_refused(model, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        lab.watch(model, prompt)
+
+
+def test_a_missing_point_says_why_and_an_unknown_one_names_the_nearest():
+    model = random_model(gpt2())
+    with pytest.raises(ValueError, match="no attention sinks"):
+        lab.watch(model, [1], keep="blocks.1.attention.sink_logit")
+    with pytest.raises(ValueError, match=r"Did you mean 'blocks\.1\.attention\.pattern'"):
+        lab.watch(model, [1], keep="blocks.1.attention.patern")
+    with pytest.raises(ValueError, match="its layers are 0 to 2"):
+        lab.watch(model, [1], keep="blocks.7.residual")
+
+
+def test_asking_for_too_much_is_refused_with_arithmetic_before_it_runs(model, monkeypatch):
+    monkeypatch.setattr(type(model), "forward", lambda *a, **k: pytest.fail("it ran"))
+    every_pattern = 3 * 8 * 50 * 50 * 4
+    with pytest.raises(ValueError, match=rf"attention\.pattern 240\.0 kB.*raise limit={every_pattern}\."):
+        lab.watch(model, [1] * 50, keep="*.pattern", limit=every_pattern - 1)
+
+
+def test_the_bytes_foretold_are_the_bytes_kept(model):
+    trace = lab.watch(model, random_tokens(model.config))
+    foretold = points.trace_bytes(list(trace), model.config, 3, 9, 9)
+    assert foretold == {name: trace[name].numel() * trace[name].element_size() for name in trace}
+
+
+def test_what_was_not_kept_is_named_with_what_was(model):
+    trace = lab.watch(model, [1, 2], keep="blocks.0.experts.choice")
+    with pytest.raises(KeyError, match=r"the nearest that was is 'blocks\.0\.experts\.choice'"):
+        trace["blocks.0.experts.choices"]
+
+
+def test_a_trace_says_where_it_came_from(model):
+    changed = model.with_config(window=None)
+    trace = lab.watch(changed, [1, 2, 3], keep="logits", edit={"blocks.1.experts.logits": lambda value, here: value})
+    assert trace.source["model"] == "toy-oss"
+    assert trace.source["changes"] == {"window": "None"}
+    assert trace.source["edits"] == ["blocks.1.experts.logits"]
+    assert trace.caption == "toy-oss (toy, seed 0), float32; window=None; edited blocks.1.experts.logits"
+
+
+def test_the_form_told_is_the_form_that_ran(model):
+    for block in model.blocks:
+        block.attention.attend = attend_fused
+    forms = lab.watch(model, [1, 2, 3], keep="blocks.1.attention.pattern").source["forms"]
+    assert [form.split()[0] for form in forms] == ["fused", "explicit", "fused"]
+    assert "gathered" in forms[0]
+    assert "walked" in lab.watch(model, [1] * 9, keep="logits").source["forms"][0]
+
+
+def test_an_edit_changes_what_comes_after_and_here_tells_where_it_stands(model):
+    seen, plain = [], lab.watch(model, [4, 5, 6], keep="*")
+    first = int(plain["blocks.0.experts.choice"][0, 0, 0])
+
+    def forbid(value, here):
+        seen.append((here.name, here.layer, here.positions.tolist(), "attention.out" in here.earlier))
+        value[..., first] = float("-inf")
+        return value
+
+    edited = lab.watch(model, [4, 5, 6], keep="*", edit={"blocks.*.experts.logits": forbid})
+    assert seen == [(f"blocks.{n}.experts.logits", n, [[0, 1, 2]], True) for n in range(3)]
+    assert not any((edited[f"blocks.{n}.experts.choice"] == first).any() for n in range(3))
+    assert torch.equal(plain["blocks.0.residual_mid"], edited["blocks.0.residual_mid"])
+    assert not torch.equal(plain["logits"], edited["logits"])
+
+
+def test_the_sink_is_read_only_and_its_logit_is_not(model):
+    with pytest.raises(ValueError, match="sink_logit"):
+        lab.watch(model, [1], edit={"blocks.0.attention.sink": lambda value, here: value})
+    off = lab.watch(model, [1, 2], edit={"*.sink_logit": lambda value, here: value - float("inf")})
+    assert all((off[f"blocks.{n}.attention.sink"] == 0).all() for n in range(3))
+    assert torch.allclose(off["blocks.2.attention.pattern"].sum(-1), torch.ones(1, 8, 2))
+
+
+def test_an_edit_that_is_no_function_is_refused(model):
+    with pytest.raises(ValueError, match="expected a function"):
+        lab.watch(model, [1], edit={"logits": 3})
+
+
+def test_a_trace_saved_and_opened_is_the_same(model, tmp_path):
+    trace = lab.watch(model, random_tokens(model.config))
+    again = lab.open_trace(trace.save(tmp_path / "t.safetensors"))
+    assert list(again) == list(trace)
+    assert all(torch.equal(again[name], trace[name]) and again[name].dtype == trace[name].dtype for name in trace)
+    assert (again.labels, again.source, again.caption) == (trace.labels, trace.source, trace.caption)
+    assert torch.equal(again.tokens, trace.tokens)
+    assert os.listdir(tmp_path) == ["t.safetensors"]
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_beside_it(model, tmp_path, monkeypatch):
+    trace = lab.watch(model, [1, 2], keep="logits")
+    path = trace.save(tmp_path / "t.safetensors")
+    before = path.read_bytes()
+
+    def fail(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("gptoss_lab.trace.save_file", fail)
+    with pytest.raises(OSError, match="no space"):
+        trace.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["t.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 64, None])
+def test_a_file_that_is_no_trace_is_refused_in_words(tmp_path, content):
+    path = tmp_path / "no.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"no\.safetensors"):
+        lab.open_trace(path)
+
+
+def test_another_safetensors_file_is_no_trace(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="no trace"):
+        lab.open_trace(tmp_path / "model.safetensors")
