@@ -119,7 +119,8 @@ class Recorder:
     def at(self, positions: Tensor | None = None, keys: Tensor | None = None) -> Recorder:
         """The same recorder, told which tokens the axes are."""
         positions = self.positions if positions is None else positions
-        return replace(self, positions=positions, keys=self.keys if keys is None else keys)
+        keys = self.keys if keys is None else keys.clone()  # a ring writes over its positions later
+        return replace(self, positions=positions, keys=keys)
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         """Edit, keep, return."""

@@ -36,6 +36,12 @@ def clamped_swiglu(gate: Tensor, up: Tensor, limit: float = 7.0, alpha: float = 
     return gate * torch.sigmoid(alpha * gate) * (up + 1)
 
 
+def halves(gate_up: Tensor) -> Tensor:
+    """Even rows are gates, odd rows ups: … 2F → 2 … F, each laid out densely, so that a tap, which may copy them, leaves
+    the bits (silu rounds otherwise on strided numbers)."""
+    return gate_up.unflatten(-1, (-1, 2)).movedim(-1, 0).contiguous()
+
+
 def activate(config: Config, gate: Tensor, up: Tensor) -> Tensor:
     """The gated activation that a config names."""
     if config.activation == "swiglu":
@@ -98,7 +104,7 @@ class Experts(nn.Module):
         if x.shape[:-1].numel() > self.few:
             return self.walk(x, choice, tap)
         gate_up = self.gate_up(x[:, :, None].expand(-1, -1, choice.shape[-1], -1), choice)
-        gate, up = gate_up.unflatten(-1, (-1, 2)).unbind(-1)  # B T K F
+        gate, up = halves(gate_up)  # B T K F
         act = tap("act", activate(self.config, tap("gate", gate), tap("up", up)))
         return self.down(act, choice)
 
@@ -115,6 +121,6 @@ class Experts(nn.Module):
             return tap(name, rows[back].unflatten(0, choice.shape)).flatten(0, 2)[order] if tap.wants(name) else rows
 
         rows = x.flatten(0, 1)[order // choice.shape[-1]]
-        gate, up = through(self.gate_up, rows).unflatten(-1, (-1, 2)).unbind(-1)
+        gate, up = halves(through(self.gate_up, rows))
         act = shown("act", activate(self.config, shown("gate", gate), shown("up", up)))
         return through(self.down, act)[back].unflatten(0, choice.shape)
