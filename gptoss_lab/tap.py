@@ -7,7 +7,9 @@ that makes the value, as an equation's number would; the names and their axes ar
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -152,6 +154,9 @@ class Recorder:
         return new.to(value.dtype)
 
 
-def force_eager() -> torch.compiler.set_stance:
-    """Traces run eagerly, also where the model was compiled: a compiled graph has the tap it was compiled with."""
-    return torch.compiler.set_stance("force_eager")
+def force_eager() -> AbstractContextManager[object]:
+    """Traces run eagerly, also where the model was compiled: a compiled graph has the tap it was compiled with.
+
+    Where nothing was ever compiled in this process there is nothing to hold back, and the compiler (seconds) is not loaded.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
