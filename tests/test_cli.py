@@ -1,0 +1,132 @@
+"""The command line: what it prints, and that a user's mistake is one clear line, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import gptoss_lab as lab
+from gptoss_lab import cli, generation
+
+
+def answer(capsys, *arguments):
+    """Exit status, standard output and standard error of one command."""
+    status = cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_generate_prints_the_continuation_and_nothing_else(capsys):
+    status, out, err = answer(capsys, "generate", "--prompt", "Once upon a time", "--max-tokens", "8")
+    assert (status, err) == (0, "")
+    assert out == lab.generate(lab.load("mini-oss"), "Once upon a time", max_tokens=8).text + "\n"
+
+
+def test_generate_as_json_holds_ids_and_logprobs_that_join_to_the_text(capsys):
+    arguments = ["--max-tokens", "6", "--temperature", "1", "--seed", "3", "--json"]
+    status, out, _ = answer(capsys, "generate", "--prompt", "¡Hola!", *arguments)
+    said = json.loads(out)
+    assert status == 0
+    assert "".join(token["text"] for token in said["tokens"]) == said["text"]
+    assert (said["prompt"], said["finish"], len(said["tokens"])) == ("¡Hola!", "length", 6)
+    assert all(token["logprob"] <= 0 for token in said["tokens"])
+
+
+def test_generate_stops_before_a_text(capsys):
+    whole = answer(capsys, "generate", "--prompt", "Once", "--max-tokens", "20")[1]
+    stop = whole.split()[2]
+    assert answer(capsys, "generate", "--prompt", "Once", "--max-tokens", "20", "--stop", stop)[1] == whole.split(stop)[0] + "\n"
+
+
+def test_ctrl_c_keeps_what_was_said(capsys, monkeypatch):
+    pick, made = generation.pick, []
+
+    def interrupted(*arguments):
+        made.append(pick(*arguments))
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return made[-1]
+
+    monkeypatch.setattr(generation, "pick", interrupted)
+    status, out, _ = answer(capsys, "generate", "--prompt", "Once upon", "--max-tokens", "9")
+    assert status == 130
+    assert out.rstrip("\n") == lab.load("mini-oss").tokenizer.decode(made[:3])
+
+
+def test_trace_saves_what_was_asked_and_lists_it(capsys, tmp_path):
+    path = tmp_path / "t.safetensors"
+    status, out, _ = answer(capsys, "trace", "the cat", "--keep", "blocks.0.experts.choice", "--out", str(path))
+    assert status == 0
+    assert "B T K" in out and "the ·cat" in out
+    trace = lab.open_trace(path)
+    assert list(trace) == ["blocks.0.experts.choice"]
+
+
+def test_a_trace_that_the_disk_cannot_hold_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    status, _, err = answer(capsys, "trace", "the cat", "--out", str(tmp_path / "t.safetensors"))
+    assert status == 2
+    assert "has 1.0 kB free" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_points_lists_what_a_model_has_and_no_more(capsys):
+    assert "sink_logit" in answer(capsys, "points", "--model", "gpt-oss-20b")[1]
+    assert "sink_logit" not in answer(capsys, "points", "--model", "gpt2")[1]
+    assert answer(capsys, "points", "*.experts.choice")[1].count("\n") == 2
+
+
+def test_cost_tells_the_published_sizes(capsys):
+    out = answer(capsys, "cost", "gpt-oss-20b", "--context", "8192")[1]
+    assert "20,914,757,184" in out and "3,608,307,264" in out and "13,761,264,768" in out
+    assert "116,829,156,672" in answer(capsys, "cost")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "--prompt", "hi", "--model", "gpt-oss-21b"], "gpt-oss-21b"),
+        (["generate", "--prompt", ""], "empty"),
+        (["generate", "--prompt", "hi", "--max-tokens", "5000"], "exceed the context of 1024"),
+        (["generate", "--prompt", "hi", "--temperature", "-1"], "temperature=-1.0"),
+        (["trace", "hi", "--keep", "blocks.0.experts.choise"], "Did you mean 'blocks.0.experts.choice'"),
+        (["trace", "hi", "--out", "no/such/folder/t"], "no/such/folder"),
+        (["points", "--model", "no-such-folder"], "no-such-folder"),
+        (["cost", "no-such-model"], "no-such-model"),
+        (["cost", "gpt2", "--context", "0"], "--context 0"),
+        (["train", "no-such-recipe", "--out", "x"], "no-such-recipe"),
+    ],
+)
+def test_a_mistake_is_one_line_on_standard_error(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = answer(capsys, *arguments)
+    assert status == 2
+    assert err.startswith("gptoss-lab: ") and message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreadable_folder_is_told(capsys, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    status, _, err = answer(capsys, "generate", "--prompt", "hi", "--model", str(tmp_path))
+    assert status == 2 and "config.json" in err
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["generate"], ["generate", "--prompt", "x", "--seed", "one"]])
+def test_a_wrong_call_shows_the_usage(capsys, arguments):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: gptoss-lab" in capsys.readouterr().err
+
+
+def test_a_reader_that_closes_early_gets_no_traceback():
+    command = [sys.executable, "-m", "gptoss_lab", "cost"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.wait()
