@@ -1,0 +1,127 @@
+"""MXFP4: blocks of 32 neighbours, 4 bits each, that share one power of two: 4.25 bits a weight.
+
+    value = (−1)^sign · {0, ½, 1, 1½, 2, 3, 4, 6} · 2^(scale − 127)       OCP Microscaling Formats (MX) v1.0, E2M1 and E8M0
+
+A block is 16 bytes and one scale byte; element 2j is the low nibble of byte j, element 2j + 1 the high one; a scale of 255
+is NaN. Values are exact in float32 and bfloat16 (from scale 253 on the largest exceed both and become infinite). Agrees with
+the unpacking in openai/gpt-oss `torch/weights.py` and in transformers.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BLOCK = 32
+MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # nibbles 0 to 7; 8 to 15 are the same negated, 8 being −0
+BIAS = 127
+NAN = 255
+LARGEST_SCALE = 252  # 6 · 2^(253 − 127) is beyond float32
+LARGEST_EXPONENT = 2  # of a magnitude: 4 and 6 are 2² and 1½ · 2²
+
+
+@lru_cache(maxsize=16)
+def pairs(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What each byte means: 256 2, its low nibble's value and its high nibble's."""
+    value = torch.tensor([*MAGNITUDES, *(-m for m in MAGNITUDES)], dtype=dtype, device=device)
+    byte = torch.arange(256, device=device)
+    return torch.stack((value[byte & 15], value[byte >> 4]), dim=-1)
+
+
+@lru_cache(maxsize=16)
+def factors(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What each scale byte means: 256, 2^(byte − 127), the last NaN."""
+    factor = torch.tensor([2.0 ** (byte - BIAS) for byte in range(NAN)] + [float("nan")], dtype=torch.float64)
+    return factor.to(dtype).to(device)
+
+
+def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The values of packed weights: blocks uint8 … n 16, scales uint8 … n → … 32n in `dtype` (float32 or bfloat16).
+
+    ValueError where shapes or dtypes do not fit together.
+    """
+    if blocks.dtype != torch.uint8 or scales.dtype != torch.uint8:
+        raise ValueError(f"blocks are {blocks.dtype} and scales {scales.dtype}; both must be torch.uint8")
+    if blocks.shape[-1:] != (BLOCK // 2,) or blocks.shape[:-1] != scales.shape:
+        raise ValueError(f"blocks of shape {tuple(blocks.shape)} with scales of shape {tuple(scales.shape)}; "
+                         "expected … n 16 and … n")  # fmt: skip
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"MXFP4 is exact in torch.float32 and torch.bfloat16, not in {dtype}")
+    value = F.embedding(blocks.int(), pairs(dtype, blocks.device)).flatten(-2)  # … n 32
+    return value.mul_(factors(dtype, scales.device)[scales.int()][..., None]).flatten(-2)
+
+
+def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round weights to MXFP4 along their last axis: … 32n → blocks uint8 … n 16, scales uint8 … n.
+
+    As the MX standard proposes: a block's scale is 2^(⌊log₂ largest⌋ − 2), each value goes to the nearest magnitude (a tie
+    to the even code), and what exceeds 6 after scaling becomes 6. What MXFP4 can hold is kept exactly, −0 included; a
+    block of zeros has scale 1. ValueError for NaN, infinity, or a last axis that is no multiple of 32.
+    """
+    if not weight.is_floating_point() or weight.ndim == 0 or weight.shape[-1] % BLOCK:
+        raise ValueError(f"cannot pack {weight.dtype} of shape {tuple(weight.shape)}; expected floating point whose last axis "
+                         f"is a multiple of {BLOCK}")  # fmt: skip
+    blocked = weight.detach().float().contiguous().unflatten(-1, (-1, BLOCK))  # … n 32
+    largest = blocked.abs().amax(-1)
+    if not bool(largest.isfinite().all()):
+        raise ValueError("cannot pack NaN or infinity: MXFP4 has neither")
+    exponent = torch.frexp(largest).exponent - 1 - LARGEST_EXPONENT  # frexp's mantissa is in [½, 1)
+    exponent = torch.where(largest > 0, exponent.clamp(min=-BIAS), 0)
+    # 2^exponent may be subnormal and 2^−exponent too large for one factor: two exact steps instead
+    half = exponent // 2
+    scaled = torch.ldexp(torch.ldexp(blocked.abs(), -half[..., None]), (half - exponent)[..., None])
+    code = torch.bucketize(scaled, boundaries(weight.device)) + 8 * torch.signbit(blocked)
+    blocks = (code[..., 0::2] | code[..., 1::2] << 4).to(torch.uint8)
+    return blocks, (exponent + BIAS).to(torch.uint8)
+
+
+@lru_cache(maxsize=4)
+def boundaries(device: torch.device) -> Tensor:
+    """Where rounding goes over from one magnitude to the next. A tie stays below unless the code above is the even one."""
+    half_way = [(low + high) / 2 for low, high in zip(MAGNITUDES, MAGNITUDES[1:])]
+    bounds = torch.tensor(half_way)
+    bounds[1::2] = torch.nextafter(bounds[1::2], torch.tensor(0.0))
+    return bounds.to(device)
+
+
+def round_to_mxfp4(weight: Tensor) -> Tensor:
+    """The nearest weights that MXFP4 can hold, in the dtype they came in: … 32n → … 32n. See `pack`."""
+    return unpack(*pack(weight)).to(weight.dtype)
+
+
+class PackedStack(nn.Module):
+    """One packed matrix per expert, in the place of `model.linear.Stack`: the same call, the same attributes.
+
+    blocks: E O n 16 and scales: E O n, uint8, with I = 32n inputs; bias: E O or None. Only the experts asked for are
+    unpacked, and only while they multiply.
+    """
+
+    compute: torch.dtype = torch.float32
+    blocks: Tensor
+    scales: Tensor
+
+    def __init__(self, blocks: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("blocks", blocks)
+        self.register_buffer("scales", scales)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """E O I, however the matrices are kept."""
+        return (*self.scales.shape[:2], BLOCK * self.scales.shape[2])
+
+    def matrix(self, index: int | Tensor) -> Tensor:
+        """The matrices of the experts `index` (one number, or a tensor of any shape): … O I, in `compute`."""
+        return unpack(self.blocks[index], self.scales[index], self.compute)
+
+    def forward(self, x: Tensor, index: int | Tensor) -> Tensor:
+        """x N I through the matrix of one expert → N O; or x … I, each row through its own of `index` … → … O."""
+        if isinstance(index, int):
+            bias = None if self.bias is None else self.bias[index].to(self.compute)
+            return F.linear(x.to(self.compute), self.matrix(index), bias)
+        y = torch.einsum("...oi,...i->...o", self.matrix(index), x.to(self.compute))
+        return y if self.bias is None else y + self.bias[index].to(self.compute)
