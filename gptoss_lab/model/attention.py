@@ -47,9 +47,9 @@ def attend(
     scores = tap("scores", scores.masked_fill(~seen[:, None], -math.inf))
     joint = scores if sink is None else torch.cat((scores, sink[..., None].float()), dim=-1)  # B H T S+1: the sink joins
     share = joint.softmax(-1).masked_fill(joint == -math.inf, 0.0)
+    pattern = tap("pattern", share if sink is None else share[..., :-1])  # the sink's column is dropped: it has no value
     if sink is not None and tap.wants("sink"):
         tap("sink", share[..., -1])
-    pattern = tap("pattern", share if sink is None else share[..., :-1])  # the sink's column is dropped: it has no value
     pattern = F.dropout(pattern, dropout, training=dropout > 0)
     return torch.einsum("bhts,bshc->bthc", pattern, v.float()).to(q.dtype)
 
