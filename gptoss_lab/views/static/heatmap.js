@@ -4,37 +4,63 @@
 // (or with Ctrl held: a page that is scrolled past is left alone), double click to see all. Keys: arrows move and pick,
 // Page Up and Down and Home and End jump, + and - zoom, 0 shows all.
 
-import { colours, percent } from "./core.js";
+import { colours, el, percent } from "./core.js";
 
 /** A number for reading: shares as percentages, others with three significant digits. */
 export function readable(value, unit) {
   if (!Number.isFinite(value)) return value < 0 ? "−∞" : "–";
   if (unit === "share") return percent(value);
+  if (value === 0) return "0";
   return (value < 0 ? "−" : "") + (Math.abs(value) >= 1000 ? Math.abs(value).toFixed(0) : Math.abs(value).toPrecision(3));
 }
 
-/** The part of `total` cells that stays in view when `factor` more are shown about `at` (0 to 1 of the part): [first, count]. */
+/** What stays in view of `total` cells when `factor` times as many are shown about `at` (0 to 1 of the view): [first, count]. */
 export function zoomed([first, count], total, factor, at = 0.5) {
   const next = Math.min(Math.max(count * factor, Math.min(4, total)), total);
   const start = first + (count - next) * at;
   return [Math.min(Math.max(start, 0), total - next), next];
 }
 
+/** Every how many labels one is written, when a cell is `size` pixels and a label needs `need`: 1, 2, 4, 8, … */
+export function labelStep(size, need) {
+  let step = 1;
+  while (step * size < need && step < 4096) step *= 2;
+  return step;
+}
+
+/** Where a value stands between lo and hi, 0 to 1. gamma 0.5 (a square root) opens up small shares. */
+export function shareOf(value, { lo = 0, hi = 1, gamma = 1 }) {
+  const t = Math.min(Math.max((value - lo) / (hi - lo || 1), 0), 1);
+  return gamma === 1 ? t : t ** gamma;
+}
+
+/** The meaning of the colours: a bar with numbers at `ticks`. */
+export function legend(scale, ticks, name) {
+  const { map = "cividis", unit } = scale;
+  const stops = Array.from({ length: 17 }, (_, n) => `${colours.css(map, n / 16)} ${(100 * n) / 16}%`);
+  const marks = ticks.map((tick) => el("span", { style: { left: `${100 * shareOf(tick, scale)}%` } }, readable(tick, unit)));
+  return el("div", { class: "gl-legend", role: "img", "aria-label": `${name}, from ${readable(ticks[0], unit)} to ${readable(ticks.at(-1), unit)}` },
+    el("span", { class: "gl-legend-name" }, name),
+    el("div", { class: "gl-legend-bar", style: { background: `linear-gradient(to right, ${stops.join(", ")})` } }),
+    el("div", { class: "gl-legend-ticks" }, marks));
+}
+
 /** Draws into `canvas` and answers to pointer and keys. options:
  *
- *  rows, cols, value(r, c), masked(r, c)?          the cells
- *  scale {lo, hi, map, unit}                       map: cividis (default), viridis, differences; unit "share" reads as %
- *  name                                            what the map shows, for screen readers
- *  describe(r, c, number) -> text                  one cell in words; readout: a node that shows it
- *  pick(r, c)                                      called for clicks and keys
- *  selected {row, col, rows?}                      outlined: a row, a column, a cell (row and col); `focus` is the key's cell
- *  overlay(ctx, box)                               draws above; box {x(c), y(r), cell: [w, h], width, height}
- *  zoomable                                        false for small multiples
+ *  rows, cols, value(r, c), masked(r, c)?     the cells; masked ones are hatched (or plain grey with plainMask)
+ *  scale {lo, hi, gamma, map, unit}           map: cividis (default), viridis, differences
+ *  name                                       what the map shows, for screen readers
+ *  describe(r, c, number|null) -> text        one cell in words; `readout`: a node that shows it, `resting` else
+ *  pick(r, c), say(text)                      called for clicks and keys
+ *  selected {row, col}                        outlined: a row, a column, or a cell where both are given
+ *  rowLabels, colLabels, margin {left, right, top, bottom}    labels are written at the left and below, where they fit
+ *  overlay(ctx, box)                          draws above; box {x(c), y(r), cell: [w, h], left, top, width, height}
+ *  zoomable                                   false for small multiples
  *
- *  Returns { update(changes), reset(), cellAt(x, y), view(), destroy() }.
+ *  Returns { update(changes), reset(), cellAt(x, y), at(), view(), destroy() }; x and y in pixels of the canvas.
  */
 export function heatmap(canvas, options) {
-  let o = { scale: {}, selected: {}, zoomable: true, describe: (r, c, v) => `row ${r}, column ${c}: ${readable(v)}`, ...options };
+  let o = { scale: {}, selected: {}, margin: {}, zoomable: true, describe: (r, c, v) => `row ${r}, column ${c}: ${readable(v)}`, ...options };
   let rows = [0, o.rows];
   let cols = [0, o.cols];
   let focus = { r: o.selected.row ?? 0, c: o.selected.col ?? 0 };
@@ -46,16 +72,20 @@ export function heatmap(canvas, options) {
   canvas.setAttribute("aria-roledescription", "heat map");
   canvas.classList.add("gl-heat");
 
-  /** Cells → pixels of an own canvas; masked cells stay clear, so that the hatching below shows. */
+  /** The cells' place on the canvas, in CSS pixels. */
+  function area() {
+    const { left = 0, right = 0, top = 0, bottom = 0 } = o.margin;
+    return { left, top, width: Math.max(canvas.clientWidth - left - right, 1), height: Math.max(canvas.clientHeight - top - bottom, 1) };
+  }
+
+  /** Cells → pixels of a canvas of its own; masked cells stay clear, so that what lies below shows. */
   function paint() {
-    const { lo = 0, hi = 1, map = "cividis" } = o.scale;
-    const table = colours.table(map);
+    const table = colours.table(o.scale.map ?? "cividis");
     const data = new ImageData(o.cols, o.rows);
-    const by = 255 / (hi - lo || 1);
     for (let r = 0, p = 0; r < o.rows; r++) {
       for (let c = 0; c < o.cols; c++, p += 4) {
         if (o.masked?.(r, c)) continue;
-        const n = 3 * Math.min(Math.max(Math.round((o.value(r, c) - lo) * by), 0), 255);
+        const n = 3 * Math.round(255 * shareOf(o.value(r, c), o.scale));
         data.data[p] = table[n];
         data.data[p + 1] = table[n + 1];
         data.data[p + 2] = table[n + 2];
@@ -68,78 +98,124 @@ export function heatmap(canvas, options) {
     picture.getContext("2d").putImageData(data, 0, 0);
   }
 
-  function hatch(ctx, w, h) {
+  function hatch(ctx, { left, top, width, height }) {
     ctx.fillStyle = colours.of(canvas, "masked");
-    ctx.fillRect(0, 0, w, h);
+    ctx.fillRect(left, top, width, height);
+    if (o.plainMask) return;
     ctx.strokeStyle = colours.of(canvas, "hatch");
     ctx.lineWidth = 1;
     ctx.beginPath();
-    for (let x = -h; x < w; x += 7) {
-      ctx.moveTo(x, h);
-      ctx.lineTo(x + h, 0);
+    for (let x = left - height; x < left + width; x += 7) {
+      ctx.moveTo(x, top + height);
+      ctx.lineTo(x + height, top);
     }
     ctx.stroke();
   }
 
   function draw() {
-    const w = canvas.clientWidth;
-    const h = canvas.clientHeight;
     const ratio = globalThis.devicePixelRatio || 1;
-    if (!w || !h || !o.rows || !o.cols) return;
-    if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) {
-      canvas.width = Math.round(w * ratio);
-      canvas.height = Math.round(h * ratio);
-    }
+    if (!canvas.clientWidth || !canvas.clientHeight || !o.rows || !o.cols) return;
+    const [w, h] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
+    if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
     if (!picture) paint();
     const ctx = canvas.getContext("2d");
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    ctx.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
     ctx.imageSmoothingEnabled = false;
-    if (o.masked) hatch(ctx, w, h);
-    else ctx.clearRect(0, 0, w, h);
-    ctx.drawImage(picture, cols[0], rows[0], cols[1], rows[1], 0, 0, w, h);
-    const cell = [w / cols[1], h / rows[1]];
-    const box = { x: (c) => (c - cols[0]) * cell[0], y: (r) => (r - rows[0]) * cell[1], cell, width: w, height: h };
+    const place = area();
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(place.left, place.top, place.width, place.height);
+    ctx.clip();
+    if (o.masked) hatch(ctx, place);
+    ctx.drawImage(picture, cols[0], rows[0], cols[1], rows[1], place.left, place.top, place.width, place.height);
+    const cell = [place.width / cols[1], place.height / rows[1]];
+    const box = { ...place, cell, x: (c) => place.left + (c - cols[0]) * cell[0], y: (r) => place.top + (r - rows[0]) * cell[1] };
     o.overlay?.(ctx, box);
+    ctx.restore();
     outline(ctx, box);
+    write(ctx, box);
   }
 
   function outline(ctx, box) {
     const { row, col } = o.selected;
+    const [cw, ch] = box.cell;
+    const right = box.left + box.width;
+    const bottom = box.top + box.height;
     const frame = (x, y, w, h, width) => {
+      const [x1, y1, x2, y2] = [Math.max(x, box.left), Math.max(y, box.top), Math.min(x + w, right), Math.min(y + h, bottom)];
+      if (x2 <= x1 || y2 <= y1) return; // zoomed out of view
       for (const [stroke, line] of [[colours.of(canvas, "page"), width + 2], [colours.of(canvas, "pick"), width]]) {
         ctx.strokeStyle = stroke;
         ctx.lineWidth = line;
-        ctx.strokeRect(x, y, w, h);
+        ctx.strokeRect(x1, y1, x2 - x1, y2 - y1);
       }
     };
-    const [cw, ch] = box.cell;
     if (row !== undefined && col !== undefined) frame(box.x(col), box.y(row), cw, ch, 2);
-    else if (row !== undefined) frame(1, box.y(row), box.width - 2, ch, 2);
-    else if (col !== undefined) frame(box.x(col), 1, cw, box.height - 2, 2);
-    if (document.activeElement === canvas || canvas.getRootNode().activeElement === canvas) {
+    else if (row !== undefined) frame(box.left, box.y(row), box.width, ch, 2);
+    else if (col !== undefined) frame(box.x(col), box.top, cw, box.height, 2);
+    if (isFocused()) {
       ctx.setLineDash([4, 3]);
       frame(box.x(focus.c), box.y(focus.r), cw, ch, 1);
       ctx.setLineDash([]);
     }
   }
 
-  function cellAt(x, y) {
-    const c = Math.floor(cols[0] + (x / canvas.clientWidth) * cols[1]);
-    const r = Math.floor(rows[0] + (y / canvas.clientHeight) * rows[1]);
-    return r >= 0 && r < o.rows && c >= 0 && c < o.cols ? { r, c } : null;
+  /** Labels beside the cells: all, or one in 2, 4, 8, … where they would touch; the selected one always. */
+  function write(ctx, box) {
+    const { left = 0, bottom = 0 } = o.margin;
+    const font = getComputedStyle(canvas).fontFamily;
+    const each = (labels, [first, count], size, need, chosen, put) => {
+      const step = labelStep(size, need);
+      for (let n = Math.max(0, Math.ceil(first)); n < Math.min(labels.length, first + count); n++) {
+        const near = chosen !== undefined && n !== chosen && Math.abs(n - chosen) * size < need;
+        if (n !== chosen && (n % step || near)) continue;
+        ctx.font = `${n === chosen ? "700" : "400"} 12px ${font}`;
+        ctx.fillStyle = colours.of(canvas, n === chosen ? "ink" : "muted");
+        put(fitted(ctx, labels[n], need === 14 ? left - 8 : bottom - 8), n);
+      }
+    };
+    ctx.textBaseline = "middle";
+    if (o.rowLabels && left) {
+      ctx.textAlign = "right";
+      each(o.rowLabels, rows, box.cell[1], 14, o.selected.row, (text, n) => ctx.fillText(text, left - 6, box.y(n + 0.5)));
+    }
+    if (o.colLabels && bottom) {
+      each(o.colLabels, cols, box.cell[0], 14.5, o.selected.col, (text, n) => {
+        ctx.save();
+        ctx.translate(box.x(n + 0.5), box.top + box.height + 6);
+        ctx.rotate(-Math.PI / 2);
+        ctx.textAlign = "right";
+        ctx.fillText(text, 0, 0);
+        ctx.restore();
+      });
+    }
   }
 
-  function describe({ r, c }) {
-    return o.masked?.(r, c) ? o.describe(r, c, null) : o.describe(r, c, o.value(r, c));
+  function fitted(ctx, text, room) {
+    if (ctx.measureText(text).width <= room) return text;
+    let short = text;
+    while (short.length > 1 && ctx.measureText(`${short}…`).width > room) short = short.slice(0, -1);
+    return `${short}…`;
   }
+
+  const isFocused = () => canvas.getRootNode().activeElement === canvas;
+
+  function cellAt(x, y) {
+    const place = area();
+    const c = Math.floor(cols[0] + ((x - place.left) / place.width) * cols[1]);
+    const r = Math.floor(rows[0] + ((y - place.top) / place.height) * rows[1]);
+    const inside = x >= place.left && y >= place.top && x < place.left + place.width && y < place.top + place.height;
+    return inside && r >= 0 && r < o.rows && c >= 0 && c < o.cols ? { r, c } : null;
+  }
+
+  const describe = ({ r, c }) => o.describe(r, c, o.masked?.(r, c) ? null : o.value(r, c));
 
   function tell(cell) {
     if (o.readout) o.readout.textContent = cell ? describe(cell) : (o.resting ?? "");
   }
 
-  function speak() {
-    canvas.setAttribute("aria-label", `${o.name ?? "heat map"}. ${describe(focus)}`);
-  }
+  const speak = () => canvas.setAttribute("aria-label", `${o.name ?? "heat map"}. ${describe(focus)}`);
 
   function go(r, c) {
     focus = { r: Math.min(Math.max(r, 0), o.rows - 1), c: Math.min(Math.max(c, 0), o.cols - 1) };
@@ -168,37 +244,37 @@ export function heatmap(canvas, options) {
 
   const listen = (kind, f, more) => canvas.addEventListener(kind, f, { signal: off.signal, ...more });
   listen("pointermove", (event) => {
-    if (drag && (rows[1] < o.rows || cols[1] < o.cols)) {
+    if (drag && o.zoomable && (rows[1] < o.rows || cols[1] < o.cols)) {
+      const place = area();
       const shift = ([first, count], total, by) => [Math.min(Math.max(first - by * count, 0), total - count), count];
-      cols = shift(cols, o.cols, (event.offsetX - drag.x) / canvas.clientWidth);
-      rows = shift(rows, o.rows, (event.offsetY - drag.y) / canvas.clientHeight);
-      drag = { x: event.offsetX, y: event.offsetY, moved: true };
+      cols = shift(cols, o.cols, (event.offsetX - drag.x) / place.width);
+      rows = shift(rows, o.rows, (event.offsetY - drag.y) / place.height);
+      drag = { x: event.offsetX, y: event.offsetY, moved: drag.moved || Math.hypot(event.offsetX - drag.x, event.offsetY - drag.y) > 2 };
       draw();
       return;
     }
-    tell(cellAt(event.offsetX, event.offsetY));
+    tell(cellAt(event.offsetX, event.offsetY) ?? (isFocused() ? focus : null));
   });
-  listen("pointerleave", () => tell(document.activeElement === canvas ? focus : null));
+  listen("pointerleave", () => tell(isFocused() ? focus : null));
   listen("pointerdown", (event) => (drag = { x: event.offsetX, y: event.offsetY, moved: false }));
-  globalThis.addEventListener("pointerup", () => (drag &&= null), { signal: off.signal });
   listen("pointerup", (event) => {
     const cell = drag && !drag.moved && cellAt(event.offsetX, event.offsetY);
     if (cell) go(cell.r, cell.c);
   });
+  globalThis.addEventListener("pointerup", () => (drag = null), { signal: off.signal });
   listen("dblclick", reset);
-  listen("focus", () => {
-    speak();
-    tell(focus);
-    draw();
-  });
-  listen("blur", () => {
-    tell(null);
-    draw();
-  });
+  for (const [kind, cell] of [["focus", () => focus], ["blur", () => null]]) {
+    listen(kind, () => {
+      speak();
+      tell(cell());
+      draw();
+    });
+  }
   listen("wheel", (event) => {
-    if (!o.zoomable || !(event.ctrlKey || event.metaKey || document.activeElement === canvas)) return;
+    if (!o.zoomable || !(event.ctrlKey || event.metaKey || isFocused())) return;
     event.preventDefault();
-    zoom(event.deltaY > 0 ? 1.25 : 0.8, event.offsetX / canvas.clientWidth, event.offsetY / canvas.clientHeight);
+    const place = area();
+    zoom(event.deltaY > 0 ? 1.25 : 0.8, (event.offsetX - place.left) / place.width, (event.offsetY - place.top) / place.height);
   }, { passive: false });
   listen("keydown", (event) => {
     if (event.altKey || event.metaKey || event.ctrlKey) return;
@@ -220,7 +296,6 @@ export function heatmap(canvas, options) {
   resize?.observe(canvas);
   tell(null);
   speak();
-  draw();
 
   return {
     /** New options; the picture is made again where cells or colours may differ. */
@@ -234,12 +309,13 @@ export function heatmap(canvas, options) {
       if (["rows", "cols", "value", "masked", "scale"].some((key) => key in changes)) picture = null;
       if (changes.selected) focus = { r: o.selected.row ?? focus.r, c: o.selected.col ?? focus.c };
       focus = { r: Math.min(focus.r, o.rows - 1), c: Math.min(focus.c, o.cols - 1) };
-      if (o.readout && document.activeElement !== canvas) tell(null);
+      tell(isFocused() ? focus : null);
       speak();
       draw();
     },
     reset,
     cellAt,
+    at: () => focus,
     view: () => ({ rows, cols }),
     destroy() {
       off.abort();

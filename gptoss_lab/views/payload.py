@@ -1,0 +1,205 @@
+"""What the browser is sent: a header in JSON, and one block of bytes that holds the numbers.
+
+    header, block = pack(trace)
+
+Numbers are 16-bit steps between the smallest and the largest of their point, so a value that is shown to three digits is
+right to three digits; choices and ids are whole numbers. A T x S point is stored as a band: row t holds the keys
+max(0, t - window + 1) to t, since a query sees no other. The batch's first row is taken. The renderer's `Data` reads this.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import points
+from ..config import NAMED, Config, Yarn
+from ..cost import human
+from ..model import Transformer, concentration, frequencies
+from ..trace import Trace
+
+FORMAT = "gptoss_lab view 1"
+HOLE = 65535  # the code of -inf and of what may not be seen
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the explorer: its title, the points without which it shows nothing, and those it can also use."""
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    uses: tuple[str, ...] = ()
+
+
+# In the order of the tabs. Globs match full names; a point that a family lacks is not asked for.
+VIEWS: dict[str, View] = {
+    view.name: view
+    for view in (
+        View("experts", "Experts", ("blocks.*.experts.logits", "blocks.*.experts.choice", "blocks.*.experts.weight")),
+        View("attention", "Attention", ("blocks.*.attention.pattern",), ("blocks.*.attention.sink",)),
+        View("positions", "Positions", ("blocks.*.attention.q", "blocks.*.attention.k"), ("blocks.*.attention.sink",)),
+        View("steps", "Steps", ("embedding", "blocks.*.residual_mid", "blocks.*.residual"),
+             ("blocks.*.attention.pattern", "blocks.*.attention.sink", "blocks.*.experts.logits",
+              "blocks.*.experts.choice", "blocks.*.experts.weight")),
+    )
+}  # fmt: skip
+
+
+def keep_for(config: Config, names: Sequence[str] = tuple(VIEWS)) -> list[str]:
+    """The globs to give to `watch(keep=…)` so that these views can be drawn, of the points that the model has."""
+    globs = [glob for name in names for glob in (*VIEWS[name].needs, *VIEWS[name].uses)]
+    return [glob for glob in dict.fromkeys(globs) if has(glob, config)]
+
+
+def has(glob: str, config: Config) -> bool:
+    """Whether a view's glob names a point of this model."""
+    return any(p.name == points.general(glob) and p.missing(config) is None for p in points.CATALOGUE)
+
+
+def missing(trace: Trace, config: Config) -> dict[str, str]:
+    """View → what it lacks, in words, for those that this trace cannot fill."""
+    told = {}
+    for view in VIEWS.values():
+        absent = [glob for glob in view.needs if not has(glob, config)]
+        if absent:
+            point = next(p for p in points.CATALOGUE if p.name == points.general(absent[0]))
+            told[view.name] = str(point.missing(config))
+        elif lacking := [name for name in points.match(view.needs, config) if name not in trace]:
+            told[view.name] = f"the trace lacks {lacking[0]!r}: watch again with keep={keep_for(config, [view.name])}"
+    return told
+
+
+def config_of(trace: Trace, model: Transformer | None = None) -> Config:
+    """The config of the model that made a trace: the model's own, the recorded one, or that of a known name."""
+    if model is not None:
+        return model.config
+    recorded = trace.source.get("config")
+    if recorded:
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
+        return Config(**{**fields, "yarn": Yarn(**fields["yarn"]) if fields.get("yarn") else None})
+    name = trace.source["model"]
+    if name not in NAMED:
+        raise ValueError(f"the trace is of {name!r}, which is no known name, and holds no config: give model=, the model "
+                         f"that made it. Known are {', '.join(NAMED)}.")  # fmt: skip
+    changes = {field: ast.literal_eval(value) for field, value in trace.source["changes"].items() if field != "yarn"}
+    return NAMED[name].with_changes(**changes)
+
+
+def pack(
+    trace: Trace,
+    model: Transformer | None = None,
+    views: Sequence[str] = tuple(VIEWS),
+    extra: Mapping[str, Any] | None = None,
+    limit: int = 64_000_000,
+) -> tuple[dict[str, Any], bytes]:
+    """The header and the block for these views, of at most `limit` bytes; what did not fit is told in `left_out`.
+
+    extra: what a view computes besides: name → (axes, tensor) becomes an array, anything else goes into header["extra"].
+    """
+    config = config_of(trace, model)
+    block, arrays, left_out = bytearray(), {}, dict[str, list[str]]()
+
+    def add(name: str, axes: list[str], values: Tensor, window: int | None = None) -> None:
+        about, data = packed(axes, values, window)
+        if len(block) + len(data) > limit:
+            left_out.setdefault(points.general(name), []).append(name)
+            return
+        arrays[name] = {**about, "offset": len(block)}
+        block.extend(data + bytes(-len(data) % 4))
+
+    noted = {}
+    for name, value in (extra or {}).items():
+        if isinstance(value, tuple):
+            add(name, value[0].split(), value[1])
+        else:
+            noted[name] = value
+    wanted = points.match(keep_for(config, views), config)
+    sized = sorted((n for n in wanted if n in trace), key=lambda n: "S" in points.axes(n).split())
+    for name in sized:  # the small ones first: patterns grow with the square of the text
+        axes = points.axes(name).split()
+        layer = int(name.split(".")[1]) if name.startswith("blocks.") else 0
+        values = trace[name][0] if axes[0] == "B" else trace[name]
+        add(name, [a for a in axes if a != "B"], values, config.windows[layer])
+    header = {
+        "format": FORMAT, "config": described(config), "labels": trace.labels, "text": [raw(label) for label in trace.labels],
+        "source": trace.caption, "arrays": arrays, "extra": noted, "missing": missing(trace, config), "views": list(views),
+        "titles": {view.name: view.title for view in VIEWS.values()}, "left_out": [told(n, of) for n, of in left_out.items()],
+    }  # fmt: skip
+    return header, bytes(block)
+
+
+def packed(axes: list[str], values: Tensor, window: int | None = None) -> tuple[dict[str, Any], bytes]:
+    """One point as codes: what the header says of it, and the bytes.
+
+    Whole numbers stay themselves in 1, 2 or 4 bytes. Others are 16-bit steps from the smallest finite value; -inf and NaN
+    are holes. A causal T S is a band of `window` keys (all T where there is none).
+    """
+    values = values.detach().cpu()
+    about: dict[str, Any] = {"axes": axes, "shape": list(values.shape), "lo": 0, "step": 1}
+    if axes[-2:] == ["T", "S"] and values.shape[-1] == values.shape[-2]:
+        T = values.shape[-1]
+        about["band"] = min(window or T, T)
+        about["nothing"] = None if axes[-3:] == ["H", "T", "S"] and bool((values == -torch.inf).any()) else 0
+        query, key = torch.arange(T)[:, None], torch.arange(T)
+        values = values[..., (key <= query) & (query - key < about["band"])]
+    if not values.is_floating_point():
+        most = int(values.max()) if values.numel() else 0
+        kind, dtype = next((k, d) for k, d, top in WHOLE if most < top)
+        codes = values.to(dtype)
+    else:
+        values = values.float()
+        finite = values.isfinite()
+        seen = values[finite]
+        low, high = (float(seen.min()), float(seen.max())) if seen.numel() else (0.0, 0.0)
+        about |= {"lo": low, "step": (high - low) / (HOLE - 1), "hole": HOLE}
+        steps = ((values.double() - low) / (about["step"] or 1.0)).round()
+        kind, codes = "u16", steps.masked_fill(~finite, HOLE).to(torch.int32).to(torch.uint16)
+    data = codes.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return {**about, "kind": kind, "count": codes.numel()}, data
+
+
+WHOLE = (("u8", torch.uint8, 2**8), ("u16", torch.uint16, 2**16), ("u32", torch.uint32, 2**32))
+
+
+def described(config: Config) -> dict[str, Any]:
+    """The config's fields, and what follows from them: windows, frequencies (radians a token), concentration."""
+    rope = config.positions == "rope"
+    turning = frequencies(config.d_head, config.rope_theta, config.yarn).tolist() if rope else []
+    derived = {"windows": list(config.windows), "frequencies": turning, "concentration": concentration(config.yarn)}
+    return {**asdict(config), **derived}
+
+
+def raw(label: str) -> str:
+    """A label's text with spaces and line ends in place of the signs that show them."""
+    return label.replace("·", " ").replace("⏎", "\n").replace("⇥", "\t")
+
+
+def told(name: str, names: list[str]) -> str:
+    """What was left out, in words: "attention.pattern of layers 2, 3 and 5"."""
+    layers = [n.split(".")[1] for n in names]
+    return f"{name.replace('blocks.N.', '')} of layers {', '.join(layers)}" if name.startswith("blocks.N.") else name
+
+
+def summary(trace: Trace, config: Config) -> str:
+    """The trace in a few lines of text, for where no picture can be shown."""
+    lines = [f"{trace.tokens.shape[1]} tokens: {' '.join(trace.labels[:40])}{' …' if len(trace.labels) > 40 else ''}"]
+    for layer, window in enumerate(config.windows):
+        parts = []
+        choice, sink = (f"blocks.{layer}.{point}" for point in ("experts.choice", "attention.sink"))
+        if choice in trace:
+            counts = trace[choice][0].flatten().bincount(minlength=config.n_experts or 1)
+            share = counts / counts.sum()
+            busiest = ", ".join(f"{e} ({100 * float(share[e]):.0f} %)" for e in share.argsort(descending=True)[:3].tolist())
+            parts.append(f"busiest experts {busiest}")
+        if sink in trace:
+            parts.append(f"the sink takes {100 * float(trace[sink][0].mean()):.0f} % of attention on average")
+        if parts:
+            lines.append(f"Layer {layer} ({'dense' if window is None else f'window of {window}'}): {'; '.join(parts)}.")
+    size = human(sum(v.numel() * v.element_size() for v in trace.values.values()))
+    return "\n".join([*lines, f"Source: {trace.caption}; {size} kept."])
