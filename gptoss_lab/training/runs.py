@@ -1,0 +1,121 @@
+"""What a training run leaves on disk: one checkpoint that holds everything, and a log that people can read.
+
+`checkpoint.safetensors` holds the weights, AdamW's two averages and, as JSON in its header, the recipe, the seed, how far
+the run has come and every loss so far. It is written beside the old one and renamed over it, so that there is always one
+whole checkpoint. `log.json` is the same story without the tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .. import __version__
+from ..config import Config, Yarn
+from .recipes import Phase, Recipe
+
+CHECKPOINT, LOG = "checkpoint.safetensors", "log.json"
+
+
+@dataclass
+class Run:
+    """A training run: its recipe, seed and length in steps, and what happened in the first `done` of them.
+
+    loss and balance: a number for each step done (nats a token; 1 is an even spread over experts); heldout: bits per byte
+    by domain, each with the step after which it was measured; seconds: time spent training; stops: the steps at which the
+    run was gone on with.
+    """
+
+    recipe: Recipe
+    seed: int
+    steps: int
+    done: int = 0
+    seconds: float = 0.0
+    loss: list[float] = field(default_factory=list)
+    balance: list[float] = field(default_factory=list)
+    heldout: list[dict[str, Any]] = field(default_factory=list)
+    stops: list[int] = field(default_factory=list)
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A value that JSON can hold; `from_json` reads it back."""
+        return asdict(self) | {"tokens": self.recipe.tokens(self.steps) - self.recipe.tokens(self.steps, self.done)}
+
+    @classmethod
+    def from_json(cls, made: dict[str, Any]) -> Run:
+        """The run that `to_json` described."""
+        recipe, rest = made["recipe"], {k: v for k, v in made.items() if k not in ("recipe", "tokens")}
+        config = recipe["config"]
+        yarn = Yarn(**config["yarn"]) if config["yarn"] else None
+        lists = {k: tuple(v) for k, v in config.items() if isinstance(v, list)}
+        phases = tuple(Phase(**phase) for phase in recipe["phases"])
+        config = Config(**config | lists | {"yarn": yarn})
+        return cls(Recipe(**recipe | {"config": config, "phases": phases, "betas": tuple(recipe["betas"])}), **rest)
+
+
+def machine() -> dict[str, Any]:
+    """What the run ran on: versions, processor kind, threads; nothing that names a computer."""
+    return {"gptoss_lab": __version__, "torch": torch.__version__, "python": platform.python_version(),
+            "processor": platform.machine(), "system": platform.system(), "threads": torch.get_num_threads()}  # fmt: skip
+
+
+def averages(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """AdamW's state by name: `adam.exp_avg.<weight>`, `adam.exp_avg_sq.<weight>`, `adam.step.<weight>`."""
+    for name, weight in model.named_parameters():
+        for kind, value in optimizer.state.get(weight, {}).items():
+            yield f"adam.{kind}.{name}", value
+
+
+def write_checkpoint(folder: Path, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put the run, weights and optimizer into `folder`, in place of what was there. OSError where the disk is full."""
+    tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
+    tensors |= dict(averages(model, optimizer))
+    beside = folder / f"{CHECKPOINT}.part"
+    try:
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, beside, {"run": json.dumps(run.to_json())})
+        os.replace(beside, folder / CHECKPOINT)
+    finally:
+        beside.unlink(missing_ok=True)
+    log = folder / f"{LOG}.part"
+    log.write_text(json.dumps(run.to_json(), indent=1) + "\n", encoding="utf-8")
+    os.replace(log, folder / LOG)
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run that `folder` holds, without its tensors; None where there is none, ValueError where it is damaged."""
+    file = folder / CHECKPOINT
+    if not file.exists():
+        return None
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            return Run.from_json(json.loads(opened.metadata()["run"]))
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is not a whole checkpoint of a training run ({error}); delete it to start anew") from error
+
+
+def read_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Run:
+    """Fill `model`, and AdamW's averages, from `folder`. ValueError where there is no whole checkpoint or it does not fit."""
+    run = read_run(folder)
+    if run is None:
+        raise ValueError(f"{folder} holds no {CHECKPOINT}; train there first")
+    with safetensors.safe_open(folder / CHECKPOINT, framework="pt") as opened, torch.no_grad():
+        names = set(opened.keys())
+        for name, weight in model.named_parameters():
+            if f"model.{name}" not in names:
+                raise ValueError(f"{folder / CHECKPOINT} lacks {name}: it is of another model")
+            weight.copy_(opened.get_tensor(f"model.{name}"))
+            if optimizer is not None and run.done:
+                state = {kind: opened.get_tensor(f"adam.{kind}.{name}") for kind in ("step", "exp_avg", "exp_avg_sq")}
+                step = state["step"] if weight.device.type == "cpu" else state["step"].to(weight.device)
+                optimizer.state[weight] = {k: v.to(weight.device) for k, v in state.items()} | {"step": step}
+    return run
