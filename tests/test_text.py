@@ -18,7 +18,7 @@ import torch
 from matplotlib.ft2font import FT2Font
 
 from gptoss_lab.text import tokenizer_json, tokens
-from gptoss_lab.text.tokenizer_json import byte_letters, encoding_from, write_tokenizer
+from gptoss_lab.text.tokenizer_json import byte_letters, encoding_from, merge_of, write_tokenizer
 from gptoss_lab.text.tokens import TextStream, decode_stream, encode, encoding, encoding_of, label, labels
 
 NAMES = ("mini", "gpt2", "o200k_harmony")
@@ -153,7 +153,8 @@ def test_the_marks_of_labels_are_in_the_font_of_figures():
 
 def test_labels_name_special_tokens_missing_ids_and_bare_ids():
     harmony = encoding("o200k_harmony")
-    assert labels([200006, 200018, 200013], harmony) == ["<|start|>", "<|endofprompt|>", "<|reserved_200013|>"]
+    assert labels([200006, 200018], harmony) == ["<|start|>", "<|endofprompt|>"]
+    assert labels([200013], harmony) == ["<|reserved_200013|>"]
     assert labels(torch.tensor([4095, 4096]), encoding("mini")) == ["<|endoftext|>", "⟨id 4096⟩"]
     assert labels([-1], encoding("mini")) == ["⟨id -1⟩"]
     assert labels([5, 60000], None) == ["5", "60000"]
@@ -307,10 +308,17 @@ def test_a_file_is_never_seen_half_written(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError("no space")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError):
         tokenizer_json.write_whole(file, b"new")
     assert file.read_bytes() == b"old"
+
+
+def test_a_token_that_no_merge_makes_is_not_written():
+    ranks = {b"a": 0, b"b": 1, b"c": 2, b"bc": 3, b"abc": 4}
+    assert merge_of(b"abc", ranks) == (b"a", b"bc")
+    with pytest.raises(ValueError, match="no merge makes the token b'abcab'"):
+        merge_of(b"abcab", ranks | {b"abcab": 5})
 
 
 def test_the_rank_file_of_mini_is_in_rank_order():

@@ -105,7 +105,7 @@ def without(text: str, verses: list[str]) -> str:
             at = text.find(verse, at + 1)
     kept, end = [], 0
     for start, stop in sorted(spans):
-        kept.append(text[end:max(start, end)])
+        kept.append(text[end:start])
         end = max(end, stop)
     left = re.sub(" +", " ", "".join([*kept, text[end:]]))
     return re.sub("\n{3,}", "\n\n", re.sub("^ +| +$", "", left, flags=re.MULTILINE)).lstrip("\n")
