@@ -345,8 +345,11 @@ def write_config(config: Config, packed: bool, dtype: str) -> dict[str, Any]:
         kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
         said["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": kept}
     stops = list(config.stop_ids)
-    said["eos_token_id"] = stops[0] if len(stops) == 1 else stops or None
-    back = read_config(said, config.name)
+    said |= {"eos_token_id": stops[0] if len(stops) == 1 else stops or None, "bos_token_id": None}
+    try:
+        back = read_config(said, config.name)
+    except CheckpointError as error:
+        raise ValueError(f"a {MODEL_TYPES[family]} config.json cannot say this model: {error}") from error
     aside = ("windowed_layers", "window", "stored", "stored_experts")
     lost = [f.name for f in fields(Config) if f.name not in aside and getattr(back, f.name) != getattr(config, f.name)]
     lost += ["windows"] if back.windows != config.windows else []

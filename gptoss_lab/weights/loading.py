@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from .reader import CheckpointError, Shards, listed, read_json, shown
 
 SMALL = 1_000_000_000  # bytes as float32 up to which dtype=None means float32 and every weight is looked at
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}  # float16 is held as float32
-LAYERS = 1024  # more than any model has; a config that asks for more is refused before anything is built
+LIMITS = {"layers": 1024, "experts in all": 100_000, "channels in a head": 65_536, "parameters": 10**12 - 1}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def load(
     layout = choose_layout(said, config, shards)
     table = shards.get(names.LAYOUTS[layout][0].theirs[0])
     config = config.with_changes(stored="bfloat16" if table and table.dtype == "BF16" else "float32")
-    refuse_absurd(config, shards)
+    refuse_absurd(config, folder / "config.json")
     with torch.device("meta"):
         model = Transformer(config)
     stored = as_stored(model)
@@ -112,24 +113,26 @@ def choose_layout(said: Mapping[str, object], config: Config, shards: Shards) ->
     return config.family
 
 
-def refuse_absurd(config: Config, shards: Shards) -> None:
-    """CheckpointError where config.json asks for more than the files can hold, in whole numbers alone.
+def refuse_absurd(config: Config, path: Path) -> None:
+    """CheckpointError where a config asks for what no model has, in whole numbers alone, before anything is built.
 
-    MXFP4 takes more than four bits a weight, so there are at most two parameters to a byte.
+    Within these limits building costs next to nothing (sizes are free on the meta device), and what the files do not hold
+    is told by name.
     """
-    c, width = config, config.n_heads * config.d_head
-    experts = (c.n_experts or 1) * (3 if c.gated else 2) * c.d_model * c.d_ff
-    least = c.vocab_size * c.d_model + c.n_layers * (2 * c.d_model * width + experts)
-    least += c.context * c.d_model if c.positions == "learned" else 0
-    tensors = c.n_layers * (3 * (c.n_experts or 0) if c.family == "qwen3-moe" else 1)
-    if c.n_layers > LAYERS or least > 2 * shards.size or tensors > len(shards):
-        raise CheckpointError(f"{shards.folder / 'config.json'}: asks for {c.n_layers} layers and at least {least} parameters; "
-                              f"the files hold {len(shards)} tensors of {shards.size} bytes (at most {LAYERS} layers are read)")  # fmt: skip
+    c = config
+    experts = c.n_experts or 1
+    per_layer = 2 * c.d_model * c.n_heads * c.d_head + experts * (3 if c.gated else 2) * c.d_model * c.d_ff
+    tables = c.vocab_size + (c.context if c.positions == "learned" else 0)
+    asked = {"layers": c.n_layers, "experts in all": c.n_layers * experts, "channels in a head": c.d_head,
+             "parameters": c.n_layers * per_layer + tables * c.d_model}  # fmt: skip
+    for what, count in asked.items():
+        if count > LIMITS[what]:
+            raise CheckpointError(f"{path}: asks for {count} {what}; at most {LIMITS[what]} are read")
 
 
 def as_stored(model: Transformer) -> dict[str, Tensor]:
     """The shapes that a checkpoint of this model has, under our names, on the meta device; packed as the config says."""
-    found = {name: tensor for name, tensor in model.state_dict().items()}
+    found = dict(model.state_dict())
     if model.config.tied:
         del found["unembed.weight"]
     for name, part in model.named_modules():
@@ -258,8 +261,11 @@ def check_tied(model: Transformer, shards: Shards) -> None:
                                   "config.json ties it (tie_word_embeddings)")  # fmt: skip
 
 
-def tokenizer(folder: os.PathLike[str], said: Mapping[str, object], config: Config) -> object:
+def tokenizer(folder: Path, said: Mapping[str, object], config: Config) -> object:
     """The tokenizer that belongs to these files, or None."""
     from ..text.tokens import encoding_of
 
-    return encoding_of(folder, str(said.get("model_type", MODEL_TYPES[config.family])), config.vocab_size)
+    try:
+        return encoding_of(folder, str(said.get("model_type", MODEL_TYPES[config.family])), config.vocab_size)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error

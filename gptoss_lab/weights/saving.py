@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..model import Transformer
 from . import names
-from .dialects import write_config
+from .dialects import MODEL_TYPES, write_config
 from .mxfp4 import pack, unpack
 
 STORED = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -36,7 +36,8 @@ def save(
 
     experts: "mxfp4" packs gpt-oss's experts (weights that MXFP4 can hold are kept exactly, others are rounded, see
     `mxfp4.pack`), "same" writes them like the rest; dtype: torch.float32 or torch.bfloat16, of everything that is not packed.
-    None for either: as model.config says. extra_files: name → content, written too (a tokenizer's files).
+    None for either: as model.config says. The model's tokenizer is written beside, for `load` and for transformers;
+    extra_files: name → content, written too.
 
     Of an existing folder the model's files are replaced and others stay. ValueError for what the layout cannot say.
     """
@@ -64,10 +65,21 @@ def save(
         whole.mkdir()
         separate = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items()}
         save_file(separate, whole / "model.safetensors", metadata={"format": "pt"})
+        write_tokenizer(model, whole)
         for name, text in texts.items():
             (whole / name).write_bytes(text)
         put(whole, folder, last="config.json")
     return folder
+
+
+def write_tokenizer(model: Transformer, folder: Path) -> None:
+    """Write the model's tokenizer, unless it is one that its family and vocabulary already name."""
+    from ..text.tokenizer_json import write_tokenizer as write
+    from ..text.tokens import encoding_of
+
+    if model.tokenizer is not None:
+        if encoding_of(None, MODEL_TYPES[model.config.family], model.config.vocab_size) is None:
+            write(folder, model.tokenizer, model.config.context)
 
 
 def to_store(model: Transformer, packed: bool, dtype: torch.dtype) -> dict[str, Tensor]:
