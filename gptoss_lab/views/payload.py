@@ -22,6 +22,7 @@ from ..config import NAMED, Config, Yarn
 from ..cost import human
 from ..model import Transformer, concentration, frequencies
 from ..trace import Trace
+from .steps import read_out_early
 
 FORMAT = "gptoss_lab view 1"
 HOLE = 65535  # the code of -inf and of what may not be seen
@@ -132,6 +133,43 @@ def pack(
         "titles": {view.name: view.title for view in VIEWS.values()}, "left_out": [told(n, of) for n, of in left_out.items()],
     }  # fmt: skip
     return header, bytes(block)
+
+
+def packed_views(
+    trace: Trace, model: Transformer | None = None, views: Sequence[str] | None = None, limit: int = 64_000_000
+) -> tuple[dict[str, Any], bytes]:
+    """What `pack` makes, with what views compute besides, the code that draws each, and a summary in words.
+
+    views: by default all that the trace can fill, and those that it cannot, which say why. ValueError where a view that was
+    asked for by name, or all of them, cannot be filled.
+    """
+    config = config_of(trace, model)
+    absent = missing(trace, config)
+    for name in views or ():
+        if name not in VIEWS:
+            raise ValueError(f"no view {name!r}; there are {', '.join(VIEWS)}")
+        if name in absent:
+            raise ValueError(f"the view {name!r} cannot be drawn: {absent[name]}")
+    if len(absent) == len(VIEWS):
+        raise ValueError(f"this trace fills no view: {next(iter(absent.values()))}")
+    chosen = list(views or sorted(VIEWS, key=lambda name: name in absent))
+    early = read_out_early(model, trace).extra if model and "steps" in chosen and "steps" not in absent else {}
+    header, block = pack(trace, model, chosen, early, limit)
+    header["code"] = {name: code_for(name, trace, model) for name in chosen if name not in absent}
+    header["summary"] = summary(trace, config)
+    if model is not None and model.tokenizer is not None:
+        header["prompt"] = model.tokenizer.decode(trace.tokens[0].tolist())
+    return header, block
+
+
+def code_for(view: str, trace: Trace, model: Transformer | None = None) -> str:
+    """A cell that draws one view of this text."""
+    text = model.tokenizer.decode(trace.tokens[0].tolist()) if model is not None and model.tokenizer is not None else None
+    again = text is not None and "\ufffd" not in text and model.tokenizer.encode_ordinary(text) == trace.tokens[0].tolist()  # type: ignore[union-attr]
+    prompt = repr(text) if again else trace.tokens[0].tolist()
+    keep = keep_for(config_of(trace, model), [view])
+    return (f"import gptoss_lab as lab\n\nmodel = lab.load({trace.source['model']!r})\n"
+            f"trace = lab.watch(model, {prompt}, keep={keep!r})\nlab.views.{view}(trace, model)")  # fmt: skip
 
 
 def packed(axes: list[str], values: Tensor, window: int | None = None) -> tuple[dict[str, Any], bytes]:

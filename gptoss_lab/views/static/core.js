@@ -59,22 +59,34 @@ export class Values {
 
   /** All numbers under the first indices, flattened: Float32Array. */
   row(...prefix) {
-    const rest = this.shape.slice(prefix.length);
-    const out = new Float32Array(rest.reduce((a, b) => a * b, 1));
-    if (this.about.band) {
-      const index = [...prefix, ...rest.map(() => 0)];
-      for (let n = 0; n < out.length; n++) {
-        for (let a = this.shape.length - 1, left = n; a >= prefix.length; a--) {
-          index[a] = left % this.shape[a];
-          left = Math.floor(left / this.shape[a]);
-        }
-        out[n] = this.at(...index);
-      }
-      return out;
-    }
+    const left = this.shape.length - prefix.length;
+    if (this.about.band && left < 2) return this.square(...prefix.slice(0, -1)).values.slice(prefix.at(-1) * this.shape.at(-1), (prefix.at(-1) + 1) * this.shape.at(-1));
+    if (this.about.band && left === 2) return this.square(...prefix).values;
+    if (this.about.band) throw new RangeError(`a band of axes ${this.axes.join(" ")} is read at most T x S at a time`);
+    const out = new Float32Array(this.shape.slice(prefix.length).reduce((a, b) => a * b, 1));
     const start = prefix.reduce((sum, i, a) => sum + i * this.strides[a], 0);
     for (let n = 0; n < out.length; n++) out[n] = this.value(this.codes[start + n]);
     return out;
+  }
+
+  /** One whole T x S band, the latest asked for kept: { values, seen }, both T*S long, row by row. */
+  square(...prefix) {
+    const name = prefix.join(" ");
+    if (this.latest?.name === name) return this.latest;
+    const { band, hole, lo, step } = this.about;
+    const [T, S] = this.shape.slice(-2);
+    const values = new Float32Array(T * S).fill(this.about.nothing ?? -Infinity);
+    const seen = new Uint8Array(T * S);
+    let from = prefix.reduce((sum, i, a) => sum * this.shape[a] + i, 0) * this.plane;
+    for (let t = 0; t < T; t++) {
+      for (let s = Math.max(0, t - band + 1); s <= t; s++) {
+        const code = this.codes[from++];
+        if (code === hole) continue;
+        values[t * S + s] = lo + code * step;
+        seen[t * S + s] = 1;
+      }
+    }
+    return (this.latest = { name, values, seen });
   }
 }
 

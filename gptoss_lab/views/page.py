@@ -1,0 +1,127 @@
+"""The explorer as a page: one HTML file with its script, its style and the numbers, that needs no network and no server.
+
+The page forbids itself every request (Content-Security-Policy: default-src 'none'), and its script is named by its hash.
+Text from prompts lies in a JSON block in which `<`, `>` and `&` are escaped, so that no prompt can end the block.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..model import Transformer
+from ..trace import Trace
+from . import payload
+
+STATIC = Path(__file__).parent / "static"
+FIRST, LAST = ("core.js", "heatmap.js"), ("explorer.js",)
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-{hash}'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>{title}</title>
+<style>
+html {{ background: #ffffff; }}
+html[data-theme="dark"] {{ background: #15181d; }}
+body {{ margin: 0 auto; max-width: 1720px; }}
+{style}
+</style>
+</head>
+<body>
+<main id="gptoss-lab"><pre>{summary}
+
+This page draws itself with JavaScript, which is switched off here.</pre></main>
+<script type="application/json" id="gptoss-lab-header">{header}</script>
+<script type="application/octet-stream" id="gptoss-lab-block">{block}</script>
+<script type="module">{script}</script>
+</body>
+</html>
+"""
+
+
+@cache
+def script() -> str:
+    """The renderer as one ES module: the files one after another, without their imports and exports.
+
+    This is all the building there is: names are unique across files, so a module's exports are simply there for the next.
+    `export default`, which the widget asks for, stays.
+    """
+    names = [*FIRST, *sorted(p.name for p in STATIC.glob("*.js") if p.name not in FIRST + LAST), *LAST]
+    return "\n".join(joined((STATIC / name).read_text("utf-8")) for name in names)
+
+
+def joined(source: str) -> str:
+    """One file of the renderer as a part of the whole."""
+    source = re.sub(r"^(?:import|export)\s+(?:[\w*{][^;\"']*\s+from\s+)?[\"'][^\"']+[\"'];\n", "", source, flags=re.MULTILINE)
+    return re.sub(r"^export (?!default\b)", "", source, flags=re.MULTILINE)
+
+
+@cache
+def style() -> str:
+    """The style sheet."""
+    return (STATIC / "style.css").read_text("utf-8")
+
+
+def escaped(value: Any) -> str:
+    """JSON that may stand in a <script> block: nothing in it can be taken for a tag, a comment or a line end of JavaScript."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def page(header: dict[str, Any], block: bytes) -> str:
+    """The page's source, from what `payload.pack` made."""
+    module = f"\n{script()}\nmountPage();\n"
+    return PAGE.format(
+        hash=base64.b64encode(hashlib.sha256(module.encode("utf-8")).digest()).decode(), style=style(), script=module,
+        title=html.escape(f"{header['config']['name']}: {''.join(header['text'])[:60]}"), header=escaped(header),
+        summary=html.escape(header["summary"]), block=base64.b64encode(block).decode(),
+    )  # fmt: skip
+
+
+def write(path: str | os.PathLike[str], source: str) -> Path:
+    """Write the page beside, and rename it when it is whole. ValueError where the folder is missing."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"no folder {str(path.parent)!r} to write {path.name!r} into; make it first")
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(source)
+        os.chmod(beside, 0o644)  # a page is there to be handed on
+        os.replace(beside, path)
+    finally:
+        Path(beside).unlink(missing_ok=True)
+    return path
+
+
+def export_html(
+    trace: Trace,
+    path: str | os.PathLike[str],
+    model: Transformer | None = None,
+    views: Sequence[str] | None = None,
+    limit: int = 5_000_000,
+) -> Path:
+    """Write the explorer over a recorded trace as one page of at most `limit` bytes; the path.
+
+    model: the one that made the trace, for what is read out early in Steps; without it the rest is there. views: their
+    names, by default all. Points that would not fit are left out, largest last in, and the page says which.
+    ValueError where the trace can fill no view, or one that was asked for.
+    """
+    frame = len(script().encode()) + len(style().encode()) + 40_000 + 80 * trace.tokens.shape[1]
+    header, block = payload.packed_views(trace, model, views, limit=int((limit - frame) * 3 / 4))
+    return write(path, page(header, block))

@@ -1,0 +1,230 @@
+// Attention: a layer with a window beside one without; each head with the keys it looks at, the sink as its own column.
+//
+// Needs blocks.*.attention.pattern; uses .sink. Queries run down and keys across; a row and its sink sum to 1. Colours
+// follow the square root of the share, the same in both halves, so that small shares can be told from none.
+
+import { colours, el, percent } from "./core.js";
+import { heatmap, legend } from "./heatmap.js";
+
+/** Heads by the key/value head they share: [[0, 1, 2], [3, 4, 5]] for 6 heads over 2. */
+export function headGroups(heads, keyValueHeads) {
+  const each = heads / keyValueHeads;
+  return Array.from({ length: keyValueHeads }, (_, g) => Array.from({ length: each }, (_, r) => g * each + r));
+}
+
+/** The columns of a picture with a sink: `wide` columns for the sink, `gap` empty ones, then the keys. */
+export function sinkColumns(tokens, sinks) {
+  const wide = sinks ? Math.max(1, Math.round(tokens / 22)) : 0;
+  const gap = sinks ? Math.max(1, Math.round(tokens / 60)) : 0;
+  const keyOf = (c) => (c < wide ? -1 : c < wide + gap ? null : c - wide - gap);
+  return { wide, gap, total: tokens + wide + gap, keyOf, columnOf: (key) => (key < 0 ? 0 : key + wide + gap) };
+}
+
+/** The keys that a row looks at most: [{key, share}] of at least `least`, largest first; key −1 is the sink. */
+export function mostLooked(row, sink, count = 5, least = 0.01) {
+  const all = Array.from(row, (share, key) => ({ key, share }));
+  if (sink !== null) all.push({ key: -1, share: sink });
+  return all.filter(({ share }) => share >= least).sort((a, b) => b.share - a.share).slice(0, count);
+}
+
+/** The edge of what queries may see, as a staircase of points [column, row]: the first key seen by each of T queries. */
+export function bandEdge(tokens, window) {
+  const points = [];
+  for (let t = 0; t < tokens; t++) {
+    const first = Math.max(0, t - window + 1);
+    points.push([first, t], [first, t + 1]);
+  }
+  return points;
+}
+
+const attentionScale = { lo: 0, hi: 1, gamma: 0.5, unit: "share" };
+const attentionMargin = { left: 84, bottom: 84 };
+
+export function mountAttention(root, data, store, env) {
+  let sides = [];
+  const foot = el("div", { class: "gl-attention-foot" });
+  const node = el("div", { class: "gl-attention" });
+  root.append(node);
+
+  /** One half: its layer, its heads, the large pattern, and the text shaded by what the selected token looks at. */
+  function side(among, kind) {
+    const pattern = (n) => data.get(`blocks.${n}.attention.pattern`);
+    const sink = (n) => (data.has(`blocks.${n}.attention.sink`) ? data.get(`blocks.${n}.attention.sink`) : null);
+    const T = data.tokens;
+    const columns = sinkColumns(T, among.some((n) => sink(n)));
+    let layer = among.includes(store.get().layer) ? store.get().layer : among[0];
+    let was = {};
+
+    const choose = el("select", { "aria-label": `layer of the ${kind} half`, onchange: () => { layer = Number(choose.value); store.set({ layer }); draw(true); } },
+      among.map((n) => el("option", { value: n }, `layer ${n}`)));
+    const tag = el("span", { class: "gl-tag" });
+    const heading = el("h3");
+    const canvas = el("canvas", { style: { height: "430px" } });
+    const read = el("div", { class: "gl-read" });
+    const says = el("p", { class: "gl-attention-says" });
+    const cells = data.labels.map((label, t) => el("span", { class: "gl-token", onclick: () => store.set({ token: t }), title: `token ${t}` }, label));
+    const text = el("div", { class: "gl-strip", role: "img" }, cells);
+    const thumbs = headGroups(data.config.n_heads, data.config.n_kv_heads).map((heads, g) => {
+      const buttons = heads.map((h) => {
+        const picture = el("canvas", { width: 104, height: 104, "aria-hidden": "true" });
+        return { h, picture, button: el("button", { type: "button", class: "gl-attention-thumb", "aria-label": `head ${h}, key/value head ${g}`, onclick: () => store.set({ head: h, layer }) }, `${h}`, picture) };
+      });
+      return { buttons, node: el("div", { class: "gl-attention-group", role: "group", "aria-label": `heads that share key/value head ${g}` },
+        el("span", {}, heads.length > 1 ? `key/value head ${g}` : `kv ${g}`), el("div", {}, buttons.map(({ button }) => button))) };
+    });
+    const box = el("section", { class: "gl-attention-side", "aria-label": `${kind} layer` },
+      el("div", { class: "gl-attention-head" }, choose, tag, heading),
+      el("div", { class: "gl-attention-groups" }, thumbs.map((group) => group.node)),
+      canvas, read, says, text);
+    const map = heatmap(canvas, given(layer, 0, 0));
+
+    function given(n, h, t) {
+      const { values, seen } = pattern(n).square(h);
+      const taken = sink(n)?.row(h);
+      return {
+        rows: T, cols: columns.total, scale: attentionScale, margin: attentionMargin,
+        value: (q, c) => { const k = columns.keyOf(c); return k === -1 ? taken[q] : values[q * T + k]; },
+        masked: (q, c) => { const k = columns.keyOf(c); return k === null || (k === -1 ? !taken : !seen[q * T + k]); },
+        rowLabels: data.labels, colLabels: Array.from({ length: columns.total }, (_, c) => labelOf(c)),
+        name: `attention of layer ${n}, head ${h}: queries down, keys across`,
+        describe: (q, c, value) => {
+          const k = columns.keyOf(c);
+          if (k === null) return "";
+          const who = `${q} “${data.labels[q]}”`;
+          if (k === -1) return `query ${who} leaves ${percent(value ?? 0)} to the sink`;
+          return value === null ? `query ${who} may not see key ${k} “${data.labels[k]}”` : `query ${who} looks at key ${k} “${data.labels[k]}”: ${percent(value)}`;
+        },
+        readout: read, resting: "query ↓  key →  ·  arrows move · + and − zoom · 0 shows all", say: env.say,
+        pick: (q) => store.set({ token: q, layer: n }),
+        selected: { row: t }, overlay: (ctx, place) => edge(ctx, place, n),
+      };
+    }
+
+    function labelOf(c) {
+      const k = columns.keyOf(c);
+      if (k === null) return "";
+      if (k === -1) return c === Math.floor((columns.wide - 1) / 2) ? "sink" : "";
+      return data.labels[k];
+    }
+
+    /** The gap beside the sink, the sink's frame, and the band's edge where the layer has a window. */
+    function edge(ctx, place, n) {
+      if (columns.wide) {
+        ctx.fillStyle = colours.of(canvas, "page");
+        ctx.fillRect(place.x(columns.wide), place.top, columns.gap * place.cell[0], place.height);
+        ctx.strokeStyle = colours.of(canvas, "sink");
+        ctx.lineWidth = 2;
+        ctx.strokeRect(place.x(0) + 1, place.top + 1, columns.wide * place.cell[0] - 2, place.height - 2);
+      }
+      const window_ = data.config.windows[n];
+      if (!window_) return;
+      ctx.strokeStyle = colours.of(canvas, "window");
+      ctx.lineWidth = 2.5;
+      ctx.beginPath();
+      for (const [k, q] of bandEdge(T, window_)) ctx.lineTo(place.x(columns.columnOf(k)), place.y(q));
+      ctx.stroke();
+    }
+
+    function thumbnail(picture, n, h) {
+      const size = picture.width;
+      const ctx = picture.getContext("2d");
+      const image = ctx.createImageData(size, size);
+      const table = colours.table("cividis");
+      const { values, seen } = pattern(n).square(h);
+      const every = T / size;
+      for (let y = 0; y < size; y++) {
+        for (let x = 0; x < size; x++) {
+          let most = -1; // the strongest of the cells that fall on this point, so that a thin line is not lost
+          for (let q = Math.floor(y * every); q < Math.max((y + 1) * every, Math.floor(y * every) + 1) && q < T; q++) {
+            for (let k = Math.floor(x * every); k < Math.max((x + 1) * every, Math.floor(x * every) + 1) && k < T; k++) {
+              if (seen[q * T + k]) most = Math.max(most, values[q * T + k]);
+            }
+          }
+          if (most < 0) continue;
+          const p = 4 * (y * size + x);
+          image.data.set(table.subarray(3 * Math.round(255 * Math.sqrt(Math.min(most, 1))), 3 * Math.round(255 * Math.sqrt(Math.min(most, 1))) + 3), p);
+          image.data[p + 3] = 255;
+        }
+      }
+      ctx.putImageData(image, 0, 0);
+    }
+
+    function draw(all = false) {
+      const { token, head, layer: asked } = store.get();
+      if (among.includes(asked)) layer = asked;
+      const moved = all || was.layer !== layer;
+      if (moved) {
+        choose.value = String(layer);
+        const window_ = data.config.windows[layer];
+        tag.textContent = window_ ? `window of ${window_}` : "dense";
+        tag.style.color = colours.of(box, window_ ? "window" : "dense");
+        thumbs.forEach((group) => group.buttons.forEach(({ picture, h }) => thumbnail(picture, layer, h)));
+      }
+      if (moved || was.head !== head) {
+        map.update({ ...given(layer, head, token) });
+        thumbs.forEach((group) => group.buttons.forEach(({ button, h }) => button.setAttribute("aria-pressed", String(h === head))));
+        const taken = sink(layer)?.row(head);
+        const mean = taken ? taken.reduce((a, b) => a + b, 0) / T : 0;
+        heading.textContent = taken ? `head ${head}: the sink takes ${percent(mean)} on average` : `head ${head}: there is no sink`;
+      } else if (was.token !== token) {
+        map.update({ selected: { row: token } });
+      }
+      if (moved || was.head !== head || was.token !== token) shade(token, head);
+      was = { token, head, layer };
+    }
+
+    function shade(token, head) {
+      const { values, seen } = pattern(layer).square(head);
+      const row = values.subarray(token * T, (token + 1) * T);
+      const taken = sink(layer)?.at(head, token) ?? null;
+      cells.forEach((cell, k) => {
+        const shown = seen[token * T + k];
+        const colour = colours.at("cividis", Math.sqrt(row[k]));
+        cell.style.backgroundColor = shown ? `rgb(${colour.join(" ")})` : "";
+        cell.style.color = shown ? colours.inkOn(colour) : "var(--gl-muted)";
+        cell.style.opacity = shown ? "" : "0.55";
+        cell.setAttribute("aria-selected", String(k === token));
+      });
+      const tops = mostLooked(row, taken);
+      const told = tops.map(({ key: k, share }) => `${k < 0 ? "the sink" : `${k} “${data.labels[k]}”`} ${percent(share)}`).join(", ");
+      says.textContent = `${token} “${data.labels[token]}” looks at ${told || "nothing in particular"}.`;
+      text.setAttribute("aria-label", `the text, shaded: ${says.textContent}`);
+      const at = tops.find(({ key: k }) => k >= 0)?.key ?? token;
+      const cell = cells[at];
+      if (cell.offsetTop < text.scrollTop || cell.offsetTop + cell.offsetHeight > text.scrollTop + text.clientHeight) {
+        text.scrollTop = cell.offsetTop - text.clientHeight / 2;
+      }
+    }
+
+    draw(true);
+    return { box, draw, destroy: () => map.destroy() };
+  }
+
+  function load(next) {
+    data = next;
+    sides.forEach((one) => one.destroy());
+    const kept = data.config.windows.map((_, n) => n).filter((n) => data.has(`blocks.${n}.attention.pattern`));
+    const windowed = kept.filter((n) => data.config.windows[n]);
+    const dense = kept.filter((n) => !data.config.windows[n]);
+    const halves = windowed.length && dense.length ? [[windowed, "window"], [dense, "dense"]] : kept.length > 1 ? [[kept.filter((n) => n % 2 === 0), "even"], [kept.filter((n) => n % 2 === 1), "odd"]] : [[kept, "only"]];
+    node.replaceChildren();
+    sides = halves.filter(([among]) => among.length).map(([among, kind]) => side(among, kind));
+    foot.replaceChildren(legend(attentionScale, [0, 0.01, 0.1, 0.3, 1], "attention (square-root scale)"),
+      el("p", { class: "gl-quiet" }, "Hatched: keys that a query may not see. Blue staircase: the edge of the window. ",
+        data.config.sinks ? "Sink: what a head leaves to no token; a row and its sink sum to 100 %." : "This model has no sinks: each row sums to 100 %."));
+    node.append(...sides.map((one) => one.box), foot);
+    sides.forEach((one) => one.draw(true));
+  }
+
+  load(data);
+  const off = store.on(() => sides.forEach((one) => one.draw()));
+  return {
+    update: load,
+    redraw: () => sides.forEach((one) => one.draw(true)),
+    destroy() {
+      off();
+      sides.forEach((one) => one.destroy());
+      node.remove();
+    },
+  };
+}

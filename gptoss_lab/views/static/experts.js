@@ -1,0 +1,291 @@
+// Experts: which of them answer for every token, layer by layer; who carries the load; how close the choice was.
+//
+// Needs blocks.*.experts.logits, .choice and .weight. Tokens run across and experts down, so that a token is one line
+// through all layers. margin = the smallest chosen logit − the largest that missed; 0 is a tie, below 0 an edited choice.
+
+import { colours, el, percent } from "./core.js";
+import { heatmap, legend, readable } from "./heatmap.js";
+
+/** One layer's routing: { tokens, experts, weight(e, t) (NaN where not chosen), share(e, t) over all experts, logit(e, t),
+ *  chosen(t) → [{expert, weight}] best first, load (share of choices), carried (share of weight), margin[t], missed[t] }. */
+export function routing(data, layer) {
+  const [logits, choice, weight] = ["logits", "choice", "weight"].map((name) => data.get(`blocks.${layer}.experts.${name}`));
+  const [tokens, experts] = logits.shape;
+  const kept = choice.shape[1];
+  const [z, picks, shares] = [logits.row(), choice.row(), weight.row()];
+  const grid = new Float32Array(tokens * experts).fill(NaN);
+  const all = new Float32Array(tokens * experts);
+  const load = new Float32Array(experts);
+  const carried = new Float32Array(experts);
+  const margin = new Float32Array(tokens);
+  const missed = new Int32Array(tokens).fill(-1);
+  for (let t = 0; t < tokens; t++) {
+    const mine = z.subarray(t * experts, (t + 1) * experts);
+    const top = mine.reduce((a, b) => Math.max(a, b), -Infinity);
+    const total = mine.reduce((sum, v) => sum + Math.exp(v - top), 0);
+    for (let e = 0; e < experts; e++) all[t * experts + e] = Math.exp(mine[e] - top) / total;
+    let lowest = Infinity;
+    for (let k = 0; k < kept; k++) {
+      const e = picks[t * kept + k];
+      const w = shares[t * kept + k];
+      grid[t * experts + e] = (grid[t * experts + e] || 0) + w;
+      load[e] += 1 / (tokens * kept);
+      carried[e] += w / tokens;
+      lowest = Math.min(lowest, mine[e]);
+    }
+    let best = -Infinity;
+    for (let e = 0; e < experts; e++) {
+      if (Number.isNaN(grid[t * experts + e]) && mine[e] > best) [best, missed[t]] = [mine[e], e];
+    }
+    margin[t] = missed[t] < 0 ? Infinity : lowest - best;
+  }
+  return {
+    tokens, experts, kept, load, carried, margin, missed,
+    weight: (e, t) => grid[t * experts + e],
+    share: (e, t) => all[t * experts + e],
+    logit: (e, t) => z[t * experts + e],
+    chosen: (t) => Array.from({ length: kept }, (_, k) => ({ expert: picks[t * kept + k], weight: shares[t * kept + k] })),
+  };
+}
+
+const expertsShown = {
+  weight: { title: "weight of the chosen", scale: { lo: 0, hi: 1, unit: "share" }, ticks: [0, 0.5, 1] },
+  share: { title: "softmax over all experts", scale: { lo: 0, hi: 1, gamma: 0.5, unit: "share" }, ticks: [0, 0.1, 0.5, 1] },
+  logit: { title: "router logit", scale: null, ticks: null },
+};
+
+export function mountExperts(root, data, store, env) {
+  let layers = [];
+  let shown = "weight";
+  let small = [];
+  let big = null;
+  let was = {};
+
+  const title = el("h3");
+  const pick = el("select", { "aria-label": "what the colours show", onchange: () => { shown = pick.value; draw(true); } },
+    Object.entries(expertsShown).map(([key, { title }]) => el("option", { value: key }, title)));
+  const key = el("div");
+  const canvas = el("canvas", { style: { height: "300px" } });
+  const loads = el("canvas", { class: "gl-experts-load", style: { height: "300px" }, role: "img" });
+  const margins = el("canvas", { style: { height: "64px" }, class: "gl-heat", role: "img" });
+  const read = el("div", { class: "gl-read" });
+  const grid = el("div", { class: "gl-experts-layers", role: "group", "aria-label": "all layers; each button shows its layer large" });
+  const path = el("tbody");
+  const pathTitle = el("h3");
+  const pathNote = el("p", { class: "gl-quiet" });
+  const node = el("div", { class: "gl-experts" },
+    el("div", { style: { "min-width": "0" } },
+      el("div", { class: "gl-experts-head" }, title, key, el("label", { class: "gl-quiet" }, "colours: ", pick)),
+      el("div", { class: "gl-experts-map" }, canvas, loads, margins, el("div")),
+      read,
+      el("h3", { style: { "margin-top": "8px" } }, "Every layer"),
+      grid),
+    el("div", { style: { "min-width": "0" } }, pathTitle, pathNote,
+      el("div", { class: "gl-scroll" },
+        el("table", { class: "gl-experts-path" },
+          el("colgroup", {}, ["17%", "auto", "29%"].map((width) => el("col", { style: { width } }))),
+          el("thead", {}, el("tr", {}, ["layer", "experts and weights", "just missed"].map((name) => el("th", { scope: "col" }, name)))), path))));
+  root.append(node);
+
+  const margin = { left: 66, bottom: 74 };
+
+  function load(next) {
+    data = next;
+    layers = Array.from({ length: data.config.n_layers }, (_, n) => n).filter((n) => data.has(`blocks.${n}.experts.choice`))
+      .map((n) => ({ n, ...routing(data, n) }));
+    expertsShown.logit.scale = null;
+    const { n_experts: E } = data.config;
+    const height = Math.min(Math.max(E * 24, 150), 340) + margin.bottom;
+    canvas.style.height = loads.style.height = `${height}px`;
+    small.forEach((one) => one.map.destroy());
+    small = layers.map((one) => {
+      const picture = el("canvas", { style: { height: `${Math.min(Math.max(E * 6, 40), 96)}px` }, "aria-hidden": "true" });
+      const busy = el("em", { class: "gl-quiet" });
+      const window_ = data.config.windows[one.n];
+      const button = el("button", { type: "button", class: "gl-experts-layer", onclick: () => store.set({ layer: one.n }) },
+        el("span", {}, el("b", {}, `layer ${one.n}`), el("span", { class: "gl-quiet" }, window_ ? `window ${window_}` : "dense"), busy), picture);
+      const first = one.load.indexOf(Math.max(...one.load));
+      busy.textContent = `most: ${first}`;
+      button.setAttribute("aria-label", `layer ${one.n}: expert ${first} answers most, ${percent(one.load[first])} of choices`);
+      return { n: one.n, button, picture };
+    });
+    grid.replaceChildren(...small.map((one) => one.button));
+    path.replaceChildren(...layers.map((one) => el("tr", { onclick: () => store.set({ layer: one.n }) }, el("th", { scope: "row" }), el("td"), el("td"))));
+    small.forEach((one, i) => {
+      one.map = heatmap(one.picture, { ...cells(layers[i], "weight"), tabIndex: -1, zoomable: false, name: "", plainMask: true });
+      one.picture.removeAttribute("role");
+      one.picture.removeAttribute("aria-roledescription");
+      one.picture.removeAttribute("aria-label");
+    });
+    big?.destroy();
+    big = null;
+    draw(true);
+  }
+
+  function cells(one, what) {
+    const about = expertsShown[what];
+    if (!about.scale) {
+      const all = layers.flatMap((l) => [...data.get(`blocks.${l.n}.experts.logits`).row()]).filter(Number.isFinite);
+      const most = all.reduce((m, v) => Math.max(m, Math.abs(v)), 1e-6);
+      Object.assign(about, { scale: { lo: -most, hi: most, map: "differences" }, ticks: [-most, 0, most] });
+    }
+    return {
+      rows: one.experts, cols: one.tokens, scale: about.scale,
+      value: one[what], masked: what === "weight" ? (e, t) => Number.isNaN(one.weight(e, t)) : undefined,
+    };
+  }
+
+  function say(one, e, t) {
+    const w = one.weight(e, t);
+    const own = Number.isNaN(w) ? `not chosen${one.missed[t] === e ? `, missed by ${readable(one.margin[t])}` : ""}` : `weight ${percent(w)}`;
+    return `layer ${one.n}, token ${t} “${data.labels[t]}”, expert ${e}: ${own}; logit ${readable(one.logit(e, t))}, ${percent(one.share(e, t))} of a softmax over all`;
+  }
+
+  function draw(all = false) {
+    const { token, layer, expert } = store.get();
+    const one = layers.find((l) => l.n === layer) ?? layers[0];
+    if (!one) return;
+    const moved = all || was.layer !== one.n;
+    if (moved) {
+      const about = expertsShown[shown];
+      const given = {
+        ...cells(one, shown), plainMask: true, margin, name: `experts of layer ${one.n}: tokens across, experts down`,
+        rowLabels: Array.from({ length: one.experts }, (_, e) => `expert ${e}`), colLabels: data.labels,
+        describe: (e, t) => say(one, e, t), readout: read, say: env.say, resting: "arrows move the selection · + and − zoom · 0 shows all",
+        pick: (e, t) => store.set({ expert: e, token: t }), selected: { row: expert, col: token },
+        overlay: (ctx, box) => guide(ctx, box, store.get().token),
+      };
+      if (big) big.update(given);
+      else big = heatmap(canvas, given);
+      title.textContent = `Layer ${one.n}: ${one.kept} of ${one.experts} experts answer for each token`;
+      key.replaceChildren(legend(about.scale, about.ticks, about.title));
+    } else {
+      big.update({ selected: { row: expert, col: token } });
+    }
+    drawLoads(one, expert);
+    drawMargins(one, token);
+    if (all || was.token !== token || was.layer !== one.n || was.expert !== expert) {
+      small.forEach((l) => {
+        l.button.setAttribute("aria-pressed", String(l.n === one.n));
+        l.map.update({ selected: { col: token } });
+      });
+      drawPath(token, one.n, expert);
+    }
+    was = { token, layer: one.n, expert };
+  }
+
+  /** A thin line down the selected token's column, which the outline alone would not show on narrow cells. */
+  function guide(ctx, box, token) {
+    ctx.fillStyle = colours.of(canvas, "pick");
+    ctx.globalAlpha = 0.14;
+    ctx.fillRect(box.x(token), box.top, Math.max(box.cell[0], 1), box.height);
+    ctx.globalAlpha = 1;
+  }
+
+  function plain(target) {
+    const ratio = globalThis.devicePixelRatio || 1;
+    const [w, h] = [target.clientWidth, target.clientHeight];
+    target.width = Math.round(w * ratio);
+    target.height = Math.round(h * ratio);
+    const ctx = target.getContext("2d");
+    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    ctx.font = `12px ${getComputedStyle(target).fontFamily}`;
+    return [ctx, w, h];
+  }
+
+  /** Each expert's share of the choices, beside its row; the line is the share that each would have if all were equal. */
+  function drawLoads(one, expert) {
+    const [ctx, w, h] = plain(loads);
+    if (!w) return;
+    const size = (h - margin.bottom) / one.experts;
+    const most = Math.max(...one.load, 2 / one.experts);
+    const room = w - 40;
+    for (let e = 0; e < one.experts; e++) {
+      const y = e * size;
+      ctx.fillStyle = colours.of(loads, "experts");
+      ctx.globalAlpha = e === expert ? 1 : 0.7;
+      ctx.fillRect(0, y + 0.15 * size, (room * one.load[e]) / most, Math.max(0.7 * size, 1));
+      ctx.globalAlpha = 1;
+      if (size < 13 && e !== expert) continue;
+      ctx.fillStyle = colours.of(loads, e === expert ? "ink" : "muted");
+      ctx.textBaseline = "middle";
+      ctx.fillText(percent(one.load[e]), (room * one.load[e]) / most + 4, y + size / 2);
+    }
+    const even = (room / one.experts) / most;
+    ctx.strokeStyle = colours.of(loads, "ink");
+    ctx.setLineDash([3, 3]);
+    ctx.beginPath();
+    ctx.moveTo(even, 0);
+    ctx.lineTo(even, h - margin.bottom);
+    ctx.stroke();
+    ctx.fillStyle = colours.of(loads, "muted");
+    ctx.textBaseline = "top";
+    ctx.fillText("load: share of", 0, h - margin.bottom + 6);
+    ctx.fillText("all choices", 0, h - margin.bottom + 21);
+    ctx.fillText(`┆ even: ${percent(1 / one.experts)}`, 0, h - margin.bottom + 40);
+    loads.setAttribute("aria-label", `load of layer ${one.n}: ${[...one.load].map((v, e) => `expert ${e} ${percent(v)}`).join(", ")}`);
+  }
+
+  /** How far ahead of the best that missed the last of the chosen was, for every token: short bars are near ties. */
+  function drawMargins(one, token) {
+    const [ctx, w, h] = plain(margins);
+    if (!w) return;
+    const { rows: _, cols } = big.view();
+    const size = (w - margin.left) / cols[1];
+    const finite = [...one.margin].filter(Number.isFinite);
+    const most = Math.max(...finite, 1e-6);
+    ctx.textAlign = "right";
+    ctx.textBaseline = "middle";
+    ctx.fillStyle = colours.of(margins, "muted");
+    ctx.fillText("margin to", margin.left - 6, 14);
+    ctx.fillText("the next", margin.left - 6, 29);
+    ctx.fillText(`0 – ${readable(most)}`, margin.left - 6, h - 10);
+    for (let t = 0; t < one.tokens; t++) {
+      const tall = (Math.max(Number.isFinite(one.margin[t]) ? one.margin[t] : most, 0) / most) * (h - 6);
+      const x = margin.left + (t - cols[0]) * size;
+      if (x < margin.left - size / 2 || x > w) continue;
+      ctx.fillStyle = colours.of(margins, t === token ? "pick" : "experts");
+      ctx.fillRect(x + 0.1 * size, h - 2 - tall, Math.max(0.8 * size, 1), Math.max(tall, 1));
+    }
+    const closest = one.margin.indexOf(Math.min(...one.margin));
+    margins.setAttribute("aria-label", `margin by which the last chosen expert leads the best that missed, for every token; ` +
+      `smallest for token ${closest} “${data.labels[closest]}”: ${readable(one.margin[closest])}`);
+  }
+
+  function drawPath(token, layer, expert) {
+    pathTitle.textContent = `Token ${token} “${data.labels[token]}” through the layers`;
+    [...path.children].forEach((row, i) => {
+      const one = layers[i];
+      const chosen = one.chosen(token);
+      row.setAttribute("aria-selected", String(one.n === layer));
+      row.children[0].textContent = String(one.n);
+      row.children[1].replaceChildren(el("div", { class: "gl-experts-weights" }, chosen.map(({ expert: e, weight }) =>
+        el("i", { class: e === expert && one.n === layer ? "gl-on" : "", style: { flex: `${Math.max(weight, 0.001)} 1 0` }, title: `expert ${e}: ${percent(weight)}` },
+          weight > 0.12 ? `${e} · ${percent(weight)}` : ""))));
+      row.children[2].textContent = one.missed[token] < 0 ? "none" : `${one.missed[token]} by ${readable(one.margin[token])}`;
+      row.children[2].title = "the best expert that was not chosen, and by how much its logit fell short";
+    });
+    const tightest = layers.reduce((a, b) => (b.margin[token] < a.margin[token] ? b : a));
+    pathNote.textContent = `Closest call in layer ${tightest.n}: expert ${tightest.missed[token]} missed by ${readable(tightest.margin[token])}.`;
+  }
+
+  const redraw = () => draw(true);
+  for (const kind of ["wheel", "keydown", "dblclick", "pointermove"]) {
+    canvas.addEventListener(kind, () => requestAnimationFrame(() => layers.length && drawMargins(layers.find((l) => l.n === was.layer) ?? layers[0], was.token)), { passive: true });
+  }
+  const off = store.on(() => draw());
+  const resize = new ResizeObserver(() => draw());
+  resize.observe(node);
+  load(data);
+  return {
+    update: load,
+    redraw,
+    destroy() {
+      off();
+      resize.disconnect();
+      big?.destroy();
+      small.forEach((one) => one.map.destroy());
+      node.remove();
+    },
+  };
+}

@@ -1,0 +1,270 @@
+// The explorer: a prompt, its tokens, one selection, and the views in tabs. The notebook's widget and the page both run it.
+
+import { Data, Store, el, tokenStrip } from "./core.js";
+import { mountAttention } from "./attention.js";
+import { mountExperts } from "./experts.js";
+import { mountPositions } from "./positions.js";
+import { mountSteps } from "./steps.js";
+
+const explorerMounts = { experts: mountExperts, attention: mountAttention, positions: mountPositions, steps: mountSteps };
+
+/** "dark" or "light": what the notebook says (JupyterLab, VS Code), else the system. */
+export function themeHere() {
+  const { body } = document;
+  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false" ? "dark" : "light";
+  const kind = body.dataset.vscodeThemeKind;
+  if (kind) return kind.includes("light") ? "light" : "dark";
+  return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+}
+
+/** Everything in `root`. env: { canRun, send(message) → Promise, save(changes) }; returns { update(data), destroy(), store }. */
+export function mountExplorer(root, data, store, env = {}) {
+  const off = new AbortController();
+  const word = el("div", { class: "gl-word", role: "status", "aria-live": "polite" });
+  const spoken = el("div", { class: "gl-hidden", "aria-live": "polite" });
+  const inside = { ...env, theme: themeHere(), say: (text) => (spoken.textContent = text) };
+  const name = `gl-${Math.random().toString(36).slice(2, 8)}`;
+  let shown = null;
+  let view = null;
+
+  // the prompt
+  const prompt = el("textarea", { "aria-label": "prompt", rows: 2, spellcheck: "false", placeholder: "Type a text to run through the model" });
+  const run = el("button", { type: "button", onclick: runPrompt, title: "Enter runs, Shift+Enter begins a line" }, "Run");
+  const box = el("div", { class: "gl-prompt", hidden: !env.canRun }, prompt, run);
+  prompt.addEventListener("keydown", (event) => {
+    event.stopPropagation(); // the notebook has shortcuts of its own
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      runPrompt();
+    }
+  });
+
+  async function runPrompt() {
+    if (run.disabled) return;
+    run.disabled = true;
+    word.className = "gl-word";
+    word.textContent = "Running …";
+    const began = performance.now();
+    try {
+      const answer = await env.send({ type: "run", prompt: prompt.value });
+      word.textContent = `${data.tokens} tokens in ${((performance.now() - began) / 1000).toFixed(2)} s${answer?.seconds === undefined ? "" : `, of which the model ran ${answer.seconds.toFixed(2)} s`}`;
+    } catch (error) {
+      word.className = "gl-word gl-bad";
+      word.textContent = error.message;
+    } finally {
+      run.disabled = false;
+    }
+  }
+
+  // the selection
+  const heading = el("h1");
+  const source = el("span", { class: "gl-quiet" });
+  const strips = el("div");
+  let strip = null;
+  const here = el("span", { class: "gl-here" });
+  const chooser = (key, label) => {
+    const select = el("select", { onchange: () => store.set({ [key]: Number(select.value) }) });
+    select.addEventListener("keydown", (event) => event.stopPropagation());
+    return { key, select, node: el("label", {}, label, select) };
+  };
+  const choosers = [chooser("layer", "layer"), chooser("head", "head"), chooser("expert", "expert")];
+  const before = el("button", { type: "button", "aria-label": "previous token", onclick: () => store.set({ token: store.get().token - 1 }) }, "◀");
+  const after = el("button", { type: "button", "aria-label": "next token", onclick: () => store.set({ token: store.get().token + 1 }) }, "▶");
+  const bar = el("div", { class: "gl-bar", role: "group", "aria-label": "selection" }, before, after, here, choosers.map((one) => one.node));
+
+  // the views
+  const tabs = el("div", { class: "gl-tabs", role: "tablist", "aria-label": "views" });
+  const panel = el("div", { class: "gl-panel", role: "tabpanel", id: `${name}-panel`, tabindex: -1 });
+  const copy = el("button", { type: "button", class: "gl-copy", onclick: copyCode }, "Copy the code for this view");
+  const code = el("pre", { tabindex: 0 });
+  const shownCode = el("details", {}, el("summary", {}, "Code for this view"), code);
+  const told = el("pre");
+  const leftOut = el("p", { class: "gl-quiet" });
+  const foot = el("div", { class: "gl-foot" }, leftOut, shownCode,
+    el("details", {}, el("summary", {}, "This text in words"), told),
+    el("details", {}, el("summary", {}, "Keys"), el("pre", {},
+      "Tab goes from part to part; arrows move inside tokens, tabs and maps.\n[ ] previous and next layer    { } previous and next head    , . previous and next token\nIn a map: arrows move the selection, Page Up/Down and Home/End jump, + − zoom, 0 shows all.")));
+  root.classList.add("gl-root");
+  root.replaceChildren(el("div", { class: "gl-top" }, heading, source), box, word, strips, bar, tabs, panel, foot, spoken);
+
+  function open(asked, focus = false) {
+    if (view) view.destroy();
+    view = null;
+    shown = asked;
+    [...tabs.querySelectorAll("[role=tab]")].forEach((tab) => {
+      const is = tab.dataset.view === asked;
+      tab.setAttribute("aria-selected", String(is));
+      tab.tabIndex = is ? 0 : -1;
+      if (is && focus) tab.focus();
+      if (is) panel.setAttribute("aria-labelledby", tab.id);
+    });
+    panel.replaceChildren();
+    const why = data.missing[asked];
+    if (why) panel.append(el("p", { class: "gl-absent" }, `This view has nothing to show here: ${why}`));
+    else if (!explorerMounts[asked]) panel.append(el("p", { class: "gl-absent" }, `This version has no view called ${asked}.`));
+    else {
+      try {
+        view = explorerMounts[asked](panel, data, store, inside);
+      } catch (error) {
+        console.error(error);
+        panel.replaceChildren(el("p", { class: "gl-absent" }, `This view cannot be drawn: ${error.message}`));
+      }
+    }
+    code.textContent = data.code[asked] ?? "";
+    shownCode.hidden = copy.hidden = !data.code[asked];
+    root.dataset.view = asked;
+    env.save?.({ view: asked });
+  }
+
+  async function copyCode() {
+    const text = data.code[shown] ?? "";
+    try {
+      await navigator.clipboard.writeText(text);
+      word.className = "gl-word";
+      word.textContent = "The code is on the clipboard: paste it into a cell.";
+    } catch {
+      shownCode.open = true;
+      getSelection().selectAllChildren(code);
+      word.textContent = "The clipboard is closed to this page: the code is selected below, copy it from there.";
+    }
+  }
+
+  tabs.addEventListener("keydown", (event) => {
+    const all = data.payload.views;
+    const at = all.indexOf(shown);
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: all.length - 1 }[event.key];
+    if (to === undefined || event.target.getAttribute("role") !== "tab") return;
+    event.preventDefault();
+    event.stopPropagation();
+    open(all[(to + all.length) % all.length], true);
+  });
+  root.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+    const now = store.get();
+    const to = { "[": { layer: now.layer - 1 }, "]": { layer: now.layer + 1 }, "{": { head: now.head - 1 }, "}": { head: now.head + 1 },
+      ",": { token: now.token - 1 }, ".": { token: now.token + 1 } }[event.key];
+    if (!to) return;
+    event.preventDefault();
+    event.stopPropagation();
+    store.set(to);
+  }, { signal: off.signal });
+
+  function choose() {
+    const now = store.get();
+    strip.update({ selected: now.token });
+    here.replaceChildren(`token ${now.token} of ${data.tokens}: `, el("b", {}, data.labels[now.token]),
+      now.token + 1 < data.tokens ? el("span", { class: "gl-quiet" }, "  then ", el("b", {}, data.labels[now.token + 1])) : "");
+    for (const { key, select } of choosers) select.value = String(now[key]);
+    before.disabled = now.token === 0;
+    after.disabled = now.token === data.tokens - 1;
+  }
+
+  function fill(next) {
+    data = next;
+    const { config } = data;
+    store.limit(data.limits);
+    heading.textContent = config.name;
+    source.textContent = `Source: ${data.source}`;
+    strip = tokenStrip(data.labels, (token) => store.set({ token }));
+    strips.replaceChildren(strip.node);
+    const each = config.n_heads / config.n_kv_heads;
+    const names = {
+      layer: config.windows.map((window, n) => `${n} · ${window ? `window ${window}` : "dense"}`),
+      head: Array.from({ length: config.n_heads }, (_, h) => (each > 1 ? `${h} · kv ${Math.floor(h / each)}` : `${h}`)),
+      expert: config.n_experts ? Array.from({ length: config.n_experts }, (_, e) => String(e)) : [],
+    };
+    for (const one of choosers) {
+      one.select.replaceChildren(...names[one.key].map((text, value) => el("option", { value }, text)));
+      one.node.hidden = names[one.key].length === 0;
+    }
+    told.textContent = data.payload.summary ?? "";
+    leftOut.textContent = data.leftOut.length ? `Left out, because it would not fit: ${data.leftOut.join("; ")}.` : "";
+    if (data.payload.prompt !== undefined && document.activeElement !== prompt) prompt.value = data.payload.prompt;
+    const all = data.payload.views;
+    tabs.replaceChildren(...all.map((key) => el("button", { type: "button", role: "tab", class: "gl-tab", id: `${name}-${key}`, "data-view": key,
+      "aria-controls": `${name}-panel`, onclick: () => open(key) }, data.payload.titles[key] ?? key)), copy);
+    choose();
+    open(all.includes(shown) ? shown : all.includes(env.view) ? env.view : all[0]);
+  }
+
+  function theme() {
+    inside.theme = root.dataset.theme = themeHere();
+  }
+
+  function themed() {
+    const was = inside.theme;
+    theme();
+    if (was !== inside.theme && shown) open(shown);
+  }
+
+  const watcher = new MutationObserver(themed);
+  watcher.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themed, { signal: off.signal });
+  theme();
+  const forget = store.on(choose);
+  fill(data);
+  return {
+    store,
+    update: fill,
+    destroy() {
+      forget();
+      off.abort();
+      watcher.disconnect();
+      view?.destroy();
+      root.replaceChildren();
+    },
+  };
+}
+
+/** The page: header and numbers lie in two blocks of it, as JSON and as base64. */
+export function mountPage() {
+  const payload = JSON.parse(document.getElementById("gptoss-lab-header").textContent);
+  const packed = atob(document.getElementById("gptoss-lab-block").textContent.trim());
+  const bytes = Uint8Array.from(packed, (c) => c.charCodeAt(0));
+  const data = new Data(payload, bytes);
+  const root = document.getElementById("gptoss-lab");
+  const set = () => (document.documentElement.dataset.theme = themeHere());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", set);
+  set();
+  globalThis.gptossLab = mountExplorer(root, data, new Store(data.limits, { token: data.tokens - 1 }), {});
+}
+
+/** The widget, as anywidget calls it: the same explorer, whose prompts go to the kernel and whose numbers come from it. */
+function render({ model, el: place }) {
+  const read = () => new Data(model.get("header"), model.get("block"));
+  const waiting = new Map();
+  let asked = 0;
+  const send = (message) => new Promise((resolve, reject) => {
+    const id = ++asked;
+    const late = setTimeout(() => {
+      waiting.delete(id);
+      reject(new Error("The kernel has not answered for a minute: is it running? Run the cell again."));
+    }, 60_000);
+    waiting.set(id, (answer) => {
+      clearTimeout(late);
+      if (answer.error) reject(new Error(answer.error));
+      else resolve(answer);
+    });
+    model.send({ ...message, id });
+  });
+  const answered = (message) => {
+    waiting.get(message.id)?.(message);
+    waiting.delete(message.id);
+  };
+  const root = document.createElement("div");
+  place.append(root);
+  const data = read();
+  const made = mountExplorer(root, data, new Store(data.limits, { token: data.tokens - 1 }), {
+    canRun: model.get("can_run"), view: model.get("view"), send,
+  });
+  const changed = () => made.update(read());
+  model.on("msg:custom", answered);
+  model.on("change:header", changed);
+  return () => {
+    model.off("msg:custom", answered);
+    model.off("change:header", changed);
+    made.destroy();
+  };
+}
+
+export default { render };
