@@ -1,7 +1,8 @@
-"""What distinguishes GPT-2, gpt-oss and Qwen3-MoE: one frozen dataclass, and a value of it for every known model.
+"""What distinguishes GPT-2, gpt-oss and Qwen3-MoE: one frozen dataclass, and a value of it for every known
+model.
 
-GPT-2 (2019) and gpt-oss (2025) are two values of `Config`; the road between them is `dataclasses.replace`, one field
-at a time. A config is checked once, when it is made, and says what is wrong with it.
+GPT-2 (2019) and gpt-oss (2025) are two values of `Config`; the road between them is `dataclasses.replace`,
+one field at a time. A config is checked once, when it is made, and says what is wrong with it.
 
 Sources: the published config.json of each model; "Attention Is All You Need" for the words.
 """
@@ -25,8 +26,9 @@ CHOICES = {
 class Yarn:
     """YaRN: RoPE stretched by `factor` beyond `original_context` (arXiv 2309.00071).
 
-    Pairs that turn more than `beta_fast` times within the original context keep their frequency, those that turn less
-    than `beta_slow` times are slowed by `factor`, and a ramp joins the two. gpt-oss does not round the ramp's ends.
+    Pairs that turn more than `beta_fast` times within the original context keep their frequency, those that
+    turn less than `beta_slow` times are slowed by `factor`, and a ramp joins the two. gpt-oss does not round
+    the ramp's ends.
     """
 
     factor: float = 32.0
@@ -37,17 +39,21 @@ class Yarn:
 
     def __post_init__(self) -> None:
         if not (self.factor >= 1 and self.original_context > 0 and self.beta_fast > self.beta_slow > 0):
-            raise ValueError(f"{self} is not a stretch: factor >= 1, original_context > 0, beta_fast > beta_slow > 0")
+            raise ValueError(
+                f"{self} is not a stretch: factor >= 1, original_context > 0, beta_fast > beta_slow > 0"
+            )
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides what a Transformer computes, and how its checkpoint is stored. Sizes are counts.
+    """Everything that decides what a Transformer computes, and how its checkpoint is stored. Sizes are
+    counts.
 
-    `n_experts` None means one dense MLP of width `d_ff`; otherwise each expert has width `d_ff` and `experts_per_token`
-    of them answer. `window` counts the query itself (gpt-oss: 128) and holds in `windowed_layers`: "even", "odd", "all",
-    or a tuple of layer numbers. `bias` stands for every bias at once: gpt-oss and GPT-2 have them all, Qwen3 has none
-    (LayerNorm always has its own). `vocab_used`: ids from there on stand for nothing and are never sampled.
+    `n_experts` None means one dense MLP of width `d_ff`; otherwise each expert has width `d_ff` and
+    `experts_per_token` of them answer. `window` counts the query itself (gpt-oss: 128) and holds in
+    `windowed_layers`: "even", "odd", "all", or a tuple of layer numbers. `bias` stands for every bias at
+    once: gpt-oss and GPT-2 have them all, Qwen3 has none (LayerNorm always has its own). `vocab_used`: ids
+    from there on stand for nothing and are never sampled.
 
     Raises ValueError, with the field's name, where values contradict each other.
     """
@@ -86,36 +92,74 @@ class Config:
 
     def __post_init__(self) -> None:
         for field, allowed in CHOICES.items():
-            require(getattr(self, field) in allowed, f"{field}={getattr(self, field)!r}; expected one of {allowed}")
-        for field in ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ff", "vocab_size", "context"):
+            require(
+                getattr(self, field) in allowed,
+                f"{field}={getattr(self, field)!r}; expected one of {allowed}",
+            )
+        for field in (
+            "n_layers",
+            "d_model",
+            "n_heads",
+            "n_kv_heads",
+            "d_head",
+            "d_ff",
+            "vocab_size",
+            "context",
+        ):
             size = getattr(self, field)
             require(isinstance(size, int) and size > 0, f"{field}={size!r}; expected a positive whole number")
-        require(self.n_heads % self.n_kv_heads == 0,
-                f"n_heads={self.n_heads} is no multiple of n_kv_heads={self.n_kv_heads}: heads share key/value heads evenly")
-        require(self.positions == "learned" or self.d_head % 2 == 0,
-                f"d_head={self.d_head} is odd; RoPE turns channels in pairs")
+        require(
+            self.n_heads % self.n_kv_heads == 0,
+            f"n_heads={self.n_heads} is no multiple of n_kv_heads={self.n_kv_heads}; heads share evenly",
+        )
+        require(
+            self.positions == "learned" or self.d_head % 2 == 0,
+            f"d_head={self.d_head} is odd; RoPE turns channels in pairs",
+        )
         require(self.yarn is None or self.positions == "rope", "yarn stretches RoPE, but positions='learned'")
-        require(self.window is None or self.window > 0, f"window={self.window}; expected at least 1 (the query itself)")
+        require(
+            self.window is None or self.window > 0,
+            f"window={self.window}; expected at least 1 (the query itself)",
+        )
         named = self.windowed_layers in ("even", "odd", "all")
-        require(named or isinstance(self.windowed_layers, tuple) and all(0 <= n < self.n_layers for n in self.windowed_layers),
-                f"windowed_layers={self.windowed_layers!r}; expected 'even', 'odd', 'all' or layers below {self.n_layers}")
+        require(
+            named
+            or isinstance(self.windowed_layers, tuple)
+            and all(0 <= n < self.n_layers for n in self.windowed_layers),
+            f"windowed_layers={self.windowed_layers!r}; expected even, odd, all or layers in a tuple",
+        )
         if self.n_experts is not None:
-            require(1 <= self.experts_per_token <= self.n_experts,
-                    f"experts_per_token={self.experts_per_token}; expected 1 to n_experts={self.n_experts}")
-            require(self.activation != "gelu", "experts need a gated activation: 'swiglu' or 'clamped_swiglu'")
-        require(self.stored_experts == "same" or self.n_experts is not None, "stored_experts='mxfp4' needs n_experts")
-        require(self.stored_experts == "same" or self.d_model % 32 == self.d_ff % 32 == 0,
-                f"MXFP4 packs blocks of 32: d_model={self.d_model} and d_ff={self.d_ff} must be multiples of 32")
+            require(
+                1 <= self.experts_per_token <= self.n_experts,
+                f"experts_per_token={self.experts_per_token}; expected 1 to n_experts={self.n_experts}",
+            )
+            require(
+                self.activation != "gelu", "experts need a gated activation: 'swiglu' or 'clamped_swiglu'"
+            )
+        require(
+            self.stored_experts == "same" or self.n_experts is not None,
+            "stored_experts='mxfp4' needs n_experts",
+        )
+        require(
+            self.stored_experts == "same" or self.d_model % 32 == self.d_ff % 32 == 0,
+            f"MXFP4 packs blocks of 32: d_model={self.d_model} and d_ff={self.d_ff} must be multiples of 32",
+        )
         require(0 <= self.dropout < 1, f"dropout={self.dropout}; expected 0 <= dropout < 1")
-        require(self.norm_eps > 0 and math.isfinite(self.norm_eps), f"norm_eps={self.norm_eps}; expected above 0")
-        require(self.vocab_used is None or 0 < self.vocab_used <= self.vocab_size,
-                f"vocab_used={self.vocab_used}; expected 1 to vocab_size={self.vocab_size}")
+        require(
+            self.norm_eps > 0 and math.isfinite(self.norm_eps), f"norm_eps={self.norm_eps}; expected above 0"
+        )
+        require(
+            self.vocab_used is None or 0 < self.vocab_used <= self.vocab_size,
+            f"vocab_used={self.vocab_used}; expected 1 to vocab_size={self.vocab_size}",
+        )
 
     @property
     def windows(self) -> tuple[int | None, ...]:
         """The window of each layer, None where the layer is dense."""
-        picked = {"even": range(0, self.n_layers, 2), "odd": range(1, self.n_layers, 2), "all": range(self.n_layers)}
-        layers = picked.get(self.windowed_layers, self.windowed_layers)  # type: ignore[call-overload]
+        every = range(self.n_layers)
+        picked = {"even": every[::2], "odd": every[1::2], "all": every}
+        pattern = self.windowed_layers
+        layers = picked[pattern] if isinstance(pattern, str) else pattern
         return tuple(self.window if n in layers else None for n in range(self.n_layers))
 
     @property
@@ -140,28 +184,28 @@ def require(true: bool, message: str) -> None:
 def gpt2(name: str, n_layers: int, d_model: int) -> Config:
     """GPT-2 at one of its four sizes (Radford et al. 2019): heads of 64, MLP four times the width."""
     return Config(
-        name=name, family="gpt2", n_layers=n_layers, d_model=d_model, n_heads=d_model // 64, n_kv_heads=d_model // 64,
-        d_head=64, d_ff=4 * d_model, vocab_size=50257, context=1024, norm="layer", positions="learned",
-        activation="gelu", tied=True, dropout=0.1, stop_ids=(50256,), stored="float32",
+        name=name, family="gpt2", n_layers=n_layers, d_model=d_model, n_heads=d_model // 64,
+        n_kv_heads=d_model // 64, d_head=64, d_ff=4 * d_model, vocab_size=50257, context=1024, norm="layer",
+        positions="learned", activation="gelu", tied=True, dropout=0.1, stop_ids=(50256,), stored="float32",
     )  # fmt: skip
 
 
 def gpt_oss(name: str, n_layers: int, n_experts: int) -> Config:
     """gpt-oss at one of its two sizes (arXiv 2508.10925): they differ in layers and experts alone."""
     return Config(
-        name=name, family="gpt-oss", n_layers=n_layers, d_model=2880, n_heads=64, n_kv_heads=8, d_head=64, d_ff=2880,
-        vocab_size=201088, context=131072, rope_theta=150000.0, yarn=Yarn(), window=128, sinks=True,
-        n_experts=n_experts, experts_per_token=4, vocab_used=200019, stop_ids=(200002, 199999, 200012),
+        name=name, family="gpt-oss", n_layers=n_layers, d_model=2880, n_heads=64, n_kv_heads=8, d_head=64,
+        d_ff=2880, vocab_size=201088, context=131072, rope_theta=150000.0, yarn=Yarn(), window=128,
+        sinks=True, n_experts=n_experts, experts_per_token=4, vocab_used=200019, stop_ids=(200002, 199999, 200012),
         stored_experts="mxfp4",
     )  # fmt: skip
 
 
 def qwen3_moe(name: str, n_layers: int, d_model: int, n_heads: int, d_ff: int) -> Config:
-    """Qwen3's mixtures of experts (arXiv 2505.09388): dense attention with QK-norm, 128 experts, no biases."""
+    """Qwen3's mixtures of experts (arXiv 2505.09388): QK-norm, 128 experts, no windows, no biases."""
     return Config(
-        name=name, family="qwen3-moe", n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=4, d_head=128,
-        d_ff=d_ff, vocab_size=151936, context=40960, norm_eps=1e-6, rope_theta=1e6, qk_norm=True, bias=False,
-        activation="swiglu", n_experts=128, experts_per_token=8, vocab_used=151669, stop_ids=(151645, 151643),
+        name=name, family="qwen3-moe", n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=4,
+        d_head=128, d_ff=d_ff, vocab_size=151936, context=40960, norm_eps=1e-6, rope_theta=1e6, qk_norm=True,
+        bias=False, activation="swiglu", n_experts=128, experts_per_token=8, vocab_used=151669, stop_ids=(151645, 151643),
     )  # fmt: skip
 
 

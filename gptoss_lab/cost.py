@@ -1,6 +1,7 @@
 """What a model costs, from its config alone: parameters, bytes on disk, bytes and FLOP a token, cache bytes.
 
-One table of weights, `weights(config)`, carries all of it. Checked to the last digit against the published sizes.
+One table of weights, `weights(config)`, carries all of it. Checked to the last digit against the published
+sizes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ MXFP4_BYTES = Fraction(17, 32)  # 16 bytes of nibbles and one scale for 32 weigh
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight of one layer: its `part` of the model, its number of values, and how much of it a token uses."""
+    """One weight of one layer: its `part` of the model, its number of values, and how much of it a token
+    uses.
+    """
 
     part: str  # embedding, attention, router, experts, mlp, norm, unembedding
     count: int
@@ -56,7 +59,8 @@ def parameters(config: Config) -> int:
 
 
 def active_parameters(config: Config) -> int:
-    """How many of them one token is multiplied with: the chosen experts alone, and no embedding table (a row is looked up).
+    """How many of them one token is multiplied with: the chosen experts alone, and no embedding table (a row
+    is looked up).
 
     GPT-2's table is its unembedding too, so all of GPT-2 is active.
     """
@@ -91,7 +95,9 @@ def cache_bytes(config: Config, tokens: int, item_bytes: int = 2) -> int:
 
 
 def flop_per_token(config: Config, context: int) -> int:
-    """FLOP to process one token that sees `context` tokens: two per active weight, four per channel and visible key."""
+    """FLOP to process one token that sees `context` tokens: two per active weight, four per channel and
+    visible key.
+    """
     seen = sum(min(context, window or context) for window in config.windows)
     return 2 * active_parameters(config) + 4 * config.n_heads * config.d_head * seen
 
@@ -114,7 +120,10 @@ def table(config: Config, context: int = 8192) -> str:
         ("active per token", f"{active_parameters(config):,}"),
         ("checkpoint", f"{checkpoint_bytes(config):,} bytes ({human(checkpoint_bytes(config))})"),
         ("read per token", f"{human(sum(token.values()))} ({parts})"),
-        ("work per token", f"{human(flop_per_token(config, context), 'FLOP')} at {context:,} tokens of context"),
+        (
+            "work per token",
+            f"{human(flop_per_token(config, context), 'FLOP')} at {context:,} tokens of context",
+        ),
         ("cache, bf16", f"{human(cache_bytes(config, context))} at {context:,} tokens"),
     ]
     if config.window:

@@ -10,7 +10,7 @@ Sampling follows Holtzman et al. (arXiv 1904.09751) for top-p; temperature 0 tak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +29,10 @@ CHUNK = 512  # prompt tokens a pass: bounds the memory of a long prompt
 class Token:
     """One generated token: its id, the text that became certain with it, and its log-probability.
 
-    text: may be empty (half a character, a possible stop string) and may belong to earlier tokens; the texts of a run join
-    to run.text. logprob: natural log of the probability in the model's own distribution (temperature 1, nothing cut off).
+    text: may be empty (half a character, a possible stop string) and may belong to earlier tokens; the texts
+    of a run join
+    to run.text. logprob: natural log of the probability in the model's own distribution (temperature 1,
+    nothing cut off).
     """
 
     id: int
@@ -39,11 +41,13 @@ class Token:
 
 
 class Run:
-    """A generation under way. Iterating yields Tokens as they are made; iterating again starts with those made before.
+    """A generation under way. Iterating yields Tokens as they are made; iterating again starts with those
+    made before.
 
-    text, trace, finish: make what is left first. so_far: the text made up to now. finish: "stop" (a stop id or string),
-    "length" (max_tokens) or "interrupted". prompt: the ids given. trace: None unless `keep` was given; its T axis is the
-    tokens that were run (the prompt and all but the last generated one), its logits those that each token was drawn from.
+    text, trace, finish: make what is left first. so_far: the text made up to now. finish: "stop" (a stop id
+    or string), "length" (max_tokens) or "interrupted". prompt: the ids given. trace: None unless `keep` was
+    given; its T axis is the tokens that were run (the prompt and all but the last generated one), its logits
+    those that each token was drawn from.
     """
 
     def __init__(self, prompt: Tensor, steps: Iterator[Token], recording: Recording | None) -> None:
@@ -110,20 +114,26 @@ def generate(
     cache: bool = True,
     limit: int = LIMIT,
 ) -> Run:
-    """Continue a prompt (text or ids) for up to `max_tokens` tokens; a Run that yields Tokens as they are made.
+    """Continue a prompt (text or ids) for up to `max_tokens` tokens; a Run that yields Tokens as they are
+    made.
 
-    temperature: 0 takes the likeliest; top_k, top_p: sample from the k likeliest, from the fewest that reach probability p.
-    stop: strings (the text ends before them) and ids, beside the model's own stop ids. keep, edit, limit: as in `watch`,
-    on every token while decoding. cache=False runs the whole text again for each token: the same tokens, slowly.
+    temperature: 0 takes the likeliest; top_k, top_p: sample from the k likeliest, from the fewest that reach
+    probability p.
+    stop: strings (the text ends before them) and ids, beside the model's own stop ids. keep, edit, limit: as
+    in `watch`, on every token while decoding. cache=False runs the whole text again for each token: the same
+    tokens, slowly.
 
-    ValueError before anything runs: an empty prompt, one that with max_tokens exceeds the context, values out of range.
+    ValueError before anything runs: an empty prompt, one that with max_tokens exceeds the context, values out
+    of range.
     """
     ids = as_tokens(model, prompt)
     require_range(ids, max_tokens, temperature, top_k, top_p)
     total = ids.shape[1] + max_tokens
     if total > model.config.context:
-        raise ValueError(f"{ids.shape[1]} tokens of prompt and {max_tokens} to come exceed the context of "
-                         f"{model.config.context} tokens of {model.config.name}: shorten the prompt or max_tokens")  # fmt: skip
+        raise ValueError(
+            f"{ids.shape[1]} tokens of prompt and {max_tokens} to come exceed the context of "
+            f"{model.config.context} tokens of {model.config.name}: shorten the prompt or max_tokens"
+        )
     stops = [stop] if isinstance(stop, str | int) else list(stop)
     if any(not isinstance(s, str | int) or s == "" for s in stops):
         raise ValueError(f"stop={stops!r}; expected texts (not empty) and ids")
@@ -143,7 +153,9 @@ def generate(
     return Run(ids, sample(model, logits, max_tokens, temperature, top_k, top_p, generator, stops), recording)
 
 
-def require_range(ids: Tensor, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+def require_range(
+    ids: Tensor, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None
+) -> None:
     """ValueError that names the argument that is out of range."""
     if ids.shape[0] != 1:
         raise ValueError(f"{ids.shape[0]} prompts; generate continues one at a time")
@@ -157,7 +169,7 @@ def require_range(ids: Tensor, max_tokens: int, temperature: float, top_k: int |
         raise ValueError(f"top_p={top_p}; expected above 0 and at most 1, or None")
 
 
-def decode(model: Transformer, ids: Tensor, cache: Cache | None, tap: Tap) -> Iterator[Tensor]:
+def decode(model: Transformer, ids: Tensor, cache: Cache | None, tap: Tap) -> Generator[Tensor, int, None]:
     """The logits V after the prompt, then after each id that is sent in."""
     with torch.no_grad(), force_eager():
         new, before = ids, ids[:, :0]
@@ -175,9 +187,15 @@ def decode(model: Transformer, ids: Tensor, cache: Cache | None, tap: Tap) -> It
 
 
 def sample(
-    model: Transformer, logits: Iterator[Tensor], max_tokens: int, temperature: float, top_k: int | None, top_p: float | None,
-    generator: torch.Generator, stops: list[str | int],
-) -> Iterator[Token]:  # fmt: skip
+    model: Transformer,
+    logits: Generator[Tensor, int, None],
+    max_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator,
+    stops: list[str | int],
+) -> Generator[Token, None, str]:
     """Tokens from logits; the generator's return value says why it ended."""
     stop_ids = {*model.config.stop_ids, *(s for s in stops if isinstance(s, int))}
     stop_texts = [s for s in stops if isinstance(s, str)]
@@ -201,7 +219,7 @@ def sample(
         certain = len(held) - longest_start(held, stop_texts)
         yield Token(chosen, held[:certain], logprob)
         held = held[certain:]
-        row = logits.send(chosen)  # type: ignore[attr-defined]
+        row = logits.send(chosen)
     raise AssertionError
 
 
@@ -209,13 +227,17 @@ def usable(row: Tensor, vocab_used: int | None) -> Tensor:
     """Logits V on the CPU, -inf where the id stands for nothing; ValueError where they are NaN."""
     row = row.float().cpu().clone()  # the model's own may be kept in a trace
     if row.isnan().any():
-        raise ValueError("the logits are NaN: an edit, or the weights, put NaN or infinity into the forward pass")
+        raise ValueError(
+            "the logits are NaN: an edit, or the weights, put NaN or infinity into the forward pass"
+        )
     if vocab_used is not None:
         row[vocab_used:] = float("-inf")
     return row
 
 
-def pick(row: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator) -> int:
+def pick(
+    row: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
+) -> int:
     """One id from logits V. Temperature first, then top-k, then top-p of what is left."""
     if temperature == 0:
         return int(row.argmax())
@@ -235,15 +257,19 @@ def longest_start(held: str, stop_texts: list[str]) -> int:
 
 
 class Recording:
-    """Collects what a recorder keeps, pass after pass, and joins it to one trace in the order of positions."""
+    """Collects what a recorder keeps, pass after pass, and joins it to one trace by position."""
 
-    def __init__(self, model: Transformer, ids: Tensor, kept: list[str], edit: Mapping[str, Edit] | None) -> None:
+    def __init__(
+        self, model: Transformer, ids: Tensor, kept: list[str], edit: Mapping[str, Edit] | None
+    ) -> None:
         self.model, self.ids, self.kept, self.edit = model, ids, kept, edit
         self.parts: dict[str, list[tuple[Tensor, Tensor | None]]] = {name: [] for name in kept}
 
     def store(self, name: str, value: Tensor, positions: Tensor | None, keys: Tensor | None) -> None:
         """Keep one pass's value, with the positions of its keys."""
-        self.parts[name].append((value, keys if keys is None else keys.clone()))  # the cache writes over its own
+        self.parts[name].append(
+            (value, keys if keys is None else keys.clone())
+        )  # the cache writes over its own
 
     def trace(self, generated: list[int]) -> Trace:
         """One trace of prompt and decoding; of the whole passes alone, where it was interrupted."""
@@ -253,7 +279,12 @@ class Recording:
         total = min(passes * CHUNK, prompt) + max(passes - chunks, 0)
         run = torch.cat((self.ids, self.ids.new_tensor([generated])), dim=1)[:, :total]
         values = {name: self.joined(name, passes, total) for name in self.kept} if passes else {}
-        return Trace(run, label(self.model, run[0].tolist()), source_of(self.model, self.edit, self.kept, prompt), values)
+        return Trace(
+            run,
+            label(self.model, run[0].tolist()),
+            source_of(self.model, self.edit, self.kept, prompt),
+            values,
+        )
 
     def joined(self, name: str, passes: int, total: int) -> Tensor:
         """The passes of one point along T; axis S is spread to all `total` positions."""
@@ -264,7 +295,9 @@ class Recording:
 
 
 def spread(name: str, value: Tensor, keys: Tensor | None, total: int) -> Tensor:
-    """A value whose last axis is the keys that a cache held → the keys at all positions; what was not held is not seen."""
+    """A value whose last axis is the keys that a cache held → the keys at all positions; what was not held is
+    not seen.
+    """
     assert keys is not None
     nothing = float("-inf") if name.endswith("scores") else 0
     whole = torch.full((*value.shape[:-1], total), nothing, dtype=value.dtype, device=value.device)

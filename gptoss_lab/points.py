@@ -1,8 +1,9 @@
-"""The catalogue of points: every value that a tap can show, with its axes, its meaning, and which models have it.
+"""The catalogue of points: every value that a tap can show, with its axes, its meaning, and which models have
+it.
 
 Letters: B batch, T query tokens, S key tokens, D model width, V vocabulary, H query heads, G key/value heads,
-C channels per head, E experts, K experts kept, F feed-forward width; T' the positions whose logits were asked for.
-A test runs every family and requires exactly these names and axes.
+C channels per head, E experts, K experts kept, F feed-forward width; T' the positions whose logits were asked
+for. A test runs every family and requires exactly these names and axes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from .config import Config
 
 @dataclass(frozen=True)
 class Point:
-    """A named value: `name` with `blocks.N.` before what every block has; `axes` as letters; `missing` says why a model
-    lacks it (None where it has it); `source` names the function in `model/` that makes it."""
+    """A named value: `name` with `blocks.N.` before what every block has; `axes` as letters; `missing` says
+    why a model lacks it (None where it has it); `source` names the function in `model/` that makes it.
+    """
 
     name: str
     axes: str
@@ -28,22 +30,32 @@ class Point:
     missing: Callable[[Config], str | None] = lambda config: None
     dtype: str = "float32"
 
-    def shape(self, config: Config, batch: int, queries: int, keys: int, last: int | None = None) -> tuple[int, ...]:
+    def shape(
+        self, config: Config, batch: int, queries: int, keys: int, last: int | None = None
+    ) -> tuple[int, ...]:
         """The sizes of the axes, for a pass over `queries` tokens that see up to `keys` keys."""
-        size = {"B": batch, "T": queries, "S": keys, "T'": queries if last is None else min(last, queries), "D": config.d_model,
-                "V": config.vocab_size, "H": config.n_heads, "G": config.n_kv_heads, "C": config.d_head,
-                "E": config.n_experts or 0, "K": config.experts_per_token, "F": config.d_ff}  # fmt: skip
+        size = {"B": batch, "T": queries, "S": keys, "T'": queries if last is None else min(last, queries),
+                "D": config.d_model, "V": config.vocab_size, "H": config.n_heads, "G": config.n_kv_heads,
+                "C": config.d_head, "E": config.n_experts or 0, "K": config.experts_per_token, "F": config.d_ff}  # fmt: skip
         return tuple(size[axis] for axis in self.axes.split())
 
 
 def learned(config: Config) -> str | None:
     """Only learned positions are an embedding of their own."""
-    return None if config.positions == "learned" else f"{config.name} has no learned positions; it turns q and k (RoPE)"
+    return (
+        None
+        if config.positions == "learned"
+        else f"{config.name} has no learned positions; it turns q and k (RoPE)"
+    )
 
 
 def rope(config: Config) -> str | None:
     """Only RoPE turns q and k."""
-    return None if config.positions == "rope" else f"{config.name} has learned positions; see 'position_embedding'"
+    return (
+        None
+        if config.positions == "rope"
+        else f"{config.name} has learned positions; see 'position_embedding'"
+    )
 
 
 def qk_norm(config: Config) -> str | None:
@@ -58,7 +70,11 @@ def sinks(config: Config) -> str | None:
 
 def experts(config: Config) -> str | None:
     """A mixture of experts."""
-    return None if config.n_experts else f"{config.name} has one dense MLP a layer, no experts; see 'blocks.*.mlp.*'"
+    return (
+        None
+        if config.n_experts
+        else f"{config.name} has one dense MLP a layer, no experts; see 'blocks.*.mlp.*'"
+    )
 
 
 def mlp(config: Config) -> str | None:
@@ -90,22 +106,22 @@ CATALOGUE: tuple[Point, ...] = (
     Point("blocks.N.attention.k_normed", "B T G C", "keys after QK-norm", "Attention", qk_norm),
     Point("blocks.N.attention.q_rotated", "B T H C", "queries turned by their positions", "Attention", rope),
     Point("blocks.N.attention.k_rotated", "B T G C", "keys turned by their positions", "Attention", rope),
-    Point("blocks.N.attention.visible", "B T S", "which keys each query may see", "Attention", dtype="bool"),
-    Point("blocks.N.attention.sink_logit", "B H T", "the learned logit that joins the softmax", "Attention", sinks),
+    Point("blocks.N.attention.visible", "B T S", "which keys a query may see", "Attention", dtype="bool"),
+    Point("blocks.N.attention.sink_logit", "B H T", "the logit that joins the softmax", "Attention", sinks),
     Point("blocks.N.attention.scores", "B H T S", "q·k/√C, -inf where not visible", "attend"),
     Point("blocks.N.attention.pattern", "B H T S", "attention; rows sum to 1 - sink", "attend"),
-    Point("blocks.N.attention.sink", "B H T", "the probability that the sink takes (read-only)", "attend", sinks),
+    Point("blocks.N.attention.sink", "B H T", "the share that the sink takes (read-only)", "attend", sinks),
     Point("blocks.N.attention.mixed", "B T H C", "values averaged by the pattern", "Attention"),
     Point("blocks.N.attention.out", "B T D", "what attention adds to the residual", "Attention"),
     Point("blocks.N.residual_mid", "B T D", "the residual after attention", "Block"),
     Point("blocks.N.experts.norm", "B T D", "the residual, normalised", "Experts", experts),
     Point("blocks.N.experts.logits", "B T E", "the router's logits, before top-k", "Experts", experts),
-    Point("blocks.N.experts.choice", "B T K", "the chosen experts, best first", "Experts", experts, dtype="int64"),
+    Point("blocks.N.experts.choice", "B T K", "the chosen experts, best first", "Experts", experts, "int64"),
     Point("blocks.N.experts.weight", "B T K", "softmax over the chosen logits", "Experts", experts),
     Point("blocks.N.experts.gate", "B T K F", "the gate, before the clamp", "Experts.answers", experts),
-    Point("blocks.N.experts.up", "B T K F", "the up projection, before the clamp", "Experts.answers", experts),
+    Point("blocks.N.experts.up", "B T K F", "up, before the clamp", "Experts.answers", experts),
     Point("blocks.N.experts.act", "B T K F", "after SwiGLU", "Experts.answers", experts),
-    Point("blocks.N.experts.each", "B T K D", "each chosen expert's answer, before its weight", "Experts.answers", experts),
+    Point("blocks.N.experts.each", "B T K D", "each expert's answer, before its weight", "Experts", experts),
     Point("blocks.N.experts.out", "B T D", "what the experts add to the residual", "Experts", experts),
     Point("blocks.N.mlp.norm", "B T D", "the residual, normalised", "MLP", mlp),
     Point("blocks.N.mlp.pre", "B T F", "before GELU", "MLP", mlp_plain),
@@ -142,7 +158,9 @@ def match(patterns: str | Iterable[str], config: Config) -> list[str]:
     picked: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if not isinstance(pattern, str):
-            raise ValueError(f"{pattern!r} is no name of a point; expected text such as 'blocks.*.experts.choice'")
+            raise ValueError(
+                f"{pattern!r} is no name of a point; expected text such as 'blocks.*.experts.choice'"
+            )
         found = fnmatch.filter(available, pattern)
         if not found:
             raise ValueError(why_nothing(pattern, config))
@@ -151,10 +169,13 @@ def match(patterns: str | Iterable[str], config: Config) -> list[str]:
 
 
 def why_nothing(pattern: str, config: Config) -> str:
-    """Why `pattern` picks no point of this model: a layer too high, a point its family lacks, or a misspelling."""
+    """Why `pattern` picks no point of this model: a layer too high, a point its family lacks, or a
+    misspelling.
+    """
     layer = re.match(r"blocks\.(\d+)(\.|$)", pattern)
     if layer and int(layer[1]) >= config.n_layers:
-        return f"no layer {layer[1]} in {config.name}: its layers are 0 to {config.n_layers - 1} (in {pattern!r})"
+        top = config.n_layers - 1
+        return f"no layer {layer[1]} in {config.name}: its layers are 0 to {top} (in {pattern!r})"
     for point in CATALOGUE:
         if fnmatch.fnmatchcase(point.name, general(pattern)) and point.missing(config):
             return f"no point {pattern!r}: {point.missing(config)}"

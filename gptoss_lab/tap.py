@@ -1,14 +1,15 @@
 """The tap: an argument of the forward pass through which every named value flows.
 
-`tap(name, value)` returns the value the model goes on with. `SILENT`, the default, returns what it was given: the
-compiled graph is the same with and without it. `Recorder` edits, then keeps, then returns. The tap stands on the line
-that makes the value, as an equation's number would; the names and their axes are listed in `points`.
+`tap(name, value)` returns the value the model goes on with. `SILENT`, the default, returns what it was given:
+the compiled graph is the same with and without it. `Recorder` edits, then keeps, then returns. The tap stands
+on the line that makes the value, as an equation's number would; the names and their axes are listed in
+`points`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -62,11 +63,12 @@ SILENT = Silent()
 
 @dataclass
 class Here:
-    """Where an edit stands. `here["attention.q"]` is an earlier point of the same block, as the model went on with it.
+    """Where an edit stands. `here["attention.q"]` is an earlier point of the same block, as the model went on
+    with it.
 
-    name: the full dotted name; layer: the block's number, or None outside the blocks; positions: B T, the positions of
-    the tokens in this forward pass (one token at a time while decoding); keys: B S, the positions of the keys, known
-    inside attention, else None.
+    name: the full dotted name; layer: the block's number, or None outside the blocks; positions: B T, the
+    positions of the tokens in this forward pass (one token at a time while decoding); keys: B S, the
+    positions of the keys, known inside attention, else None.
     """
 
     name: str
@@ -90,14 +92,14 @@ Edit = Callable[[Tensor, Here], Tensor]
 class Recorder:
     """A tap that edits, then keeps, then returns.
 
-    keep: the full names to keep; edits: full name → edit functions, applied in order. What is kept is handed to
-    `store(name, value, positions, keys)`, by default `self.kept[name] = value` (the newest value wins).
+    keep: the full names to keep; edits: full name → edit functions, applied in order. What is kept is handed
+    to `store(name, value, positions, keys)`, by default `self.kept[name] = value` (the newest value wins).
 
-    An edit must return the shape it was given (the dtype is restored); `attention.visible` may be narrowed, not
-    widened. ValueError says which edit broke the rule.
+    An edit must return the shape it was given (the dtype is restored); `attention.visible` may be narrowed,
+    not widened. ValueError says which edit broke the rule.
     """
 
-    keep: Iterable[str] = ()
+    keep: Collection[str] = ()
     edits: Mapping[str, list[Edit]] = field(default_factory=dict)
     store: Callable[[str, Tensor, Tensor | None, Tensor | None], None] | None = None
     prefix: str = ""
@@ -111,7 +113,7 @@ class Recorder:
 
     def wants(self, name: str) -> bool:
         """Whether this name, under the recorder's prefix, is kept or edited."""
-        return self.prefix + name in self.keep or self.prefix + name in self.edits  # type: ignore[operator]
+        return self.prefix + name in self.keep or self.prefix + name in self.edits
 
     def within(self, room: str) -> Recorder:
         """The same recorder one room further in; a new block forgets the earlier points of the last one."""
@@ -129,7 +131,7 @@ class Recorder:
         full = self.prefix + name
         for edit in self.edits.get(full, ()):
             value = self.edited(full, value, edit)
-        if full in self.keep:  # type: ignore[operator]
+        if full in self.keep:
             if self.store is None:
                 self.kept[full] = value.detach()
             else:
@@ -143,20 +145,28 @@ class Recorder:
         layer = int(full.split(".")[1]) if full.startswith("blocks.") else None
         new = edit(value.clone(), Here(full, layer, self.positions, self.keys, self.earlier))
         if not isinstance(new, Tensor):
-            raise ValueError(f"the edit of {full!r} returned {type(new).__name__}, not a tensor: end it with `return value`")
+            raise ValueError(
+                f"the edit of {full!r} returned {type(new).__name__}, no tensor: end it with `return value`"
+            )
         if new.shape != value.shape:
-            raise ValueError(f"the edit of {full!r} returned shape {tuple(new.shape)}; expected {tuple(value.shape)}")
+            raise ValueError(
+                f"the edit of {full!r} returned shape {tuple(new.shape)}; expected {tuple(value.shape)}"
+            )
         if new.dtype.is_floating_point != value.dtype.is_floating_point:
             raise ValueError(f"the edit of {full!r} returned {new.dtype}; expected {value.dtype}")
         if full.endswith("attention.visible") and bool((new.bool() & ~value).any()):
-            raise ValueError(f"the edit of {full!r} shows a query keys it could not see: `visible` may be narrowed, not "
-                             "widened. Use model.with_config(window=…) for a wider window.")  # fmt: skip
+            raise ValueError(
+                f"the edit of {full!r} shows a query keys it could not see: `visible` may be narrowed, not "
+                "widened. Use model.with_config(window=…) for a wider window."
+            )
         return new.to(value.dtype)
 
 
 def force_eager() -> AbstractContextManager[object]:
-    """Traces run eagerly, also where the model was compiled: a compiled graph has the tap it was compiled with.
+    """Traces run eagerly, also where the model was compiled: a compiled graph has the tap it was compiled
+    with.
 
-    Where nothing was ever compiled in this process there is nothing to hold back, and the compiler (seconds) is not loaded.
+    Where nothing was ever compiled in this process there is nothing to hold back, and the compiler (seconds)
+    is not loaded.
     """
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

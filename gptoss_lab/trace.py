@@ -36,8 +36,9 @@ LIMIT = 2_000_000_000
 class Trace:
     """What one run showed. `trace[name]` has the catalogue's axes, keys in the order of positions.
 
-    tokens: B T; labels: one printable text a token (of the first row where B > 1); source: model, weights, dtype, edits,
-    forms, text. `trace.axes(name)` tells the letters; `"name" in trace` and iteration go over the names kept.
+    tokens: B T; labels: one printable text a token (of the first row where B > 1); source: model, weights,
+    dtype, edits, forms, text. `trace.axes(name)` tells the letters; `"name" in trace` and iteration go over
+    the names kept.
     """
 
     tokens: Tensor
@@ -69,7 +70,9 @@ class Trace:
     def caption(self) -> str:
         """The source as one line, which figures print."""
         changes = [f"{field}={value}" for field, value in self.source["changes"].items()]
-        changed = "".join(f"; {what}" for what in changes + [f"edited {name}" for name in self.source["edits"]])
+        changed = "".join(
+            f"; {what}" for what in changes + [f"edited {name}" for name in self.source["edits"]]
+        )
         return f"{self.source['model']} ({self.source['weights']}), {self.source['dtype']}{changed}"
 
     def axes(self, name: str) -> str:
@@ -115,11 +118,15 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:
-                raise ValueError(f"{str(path)!r} is a safetensors file, but no trace: format {about.get('format')!r}, "
-                                 f"expected {FORMAT!r}")  # fmt: skip
+                raise ValueError(
+                    f"{str(path)!r} is a safetensors file, but no trace: format {about.get('format')!r}, "
+                    f"expected {FORMAT!r}"
+                )
             order = json.loads(about["order"])
             values = {name: file.get_tensor(f"point:{name}") for name in order}
-            return Trace(file.get_tensor("tokens"), json.loads(about["labels"]), json.loads(about["source"]), values)
+            return Trace(
+                file.get_tensor("tokens"), json.loads(about["labels"]), json.loads(about["source"]), values
+            )
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a trace: {error}") from error
 
@@ -132,10 +139,12 @@ def watch(
     last: int | None = None,
     limit: int = LIMIT,
 ) -> Trace:
-    """Run the model on a text, or on ids (T, or B T), and keep the points that `keep` picks (globs; "*" for all).
+    """Run the model on a text, or on ids (T, or B T), and keep the points that `keep` picks (globs; "*" for
+    all).
 
-    edit: {glob: f(value, here)}; `last`: logits of the last few positions alone; limit: the most bytes a trace may take,
-    computed from the axes before anything runs. ValueError: unknown or missing names (with the reason), too much asked.
+    edit: {glob: f(value, here)}; `last`: logits of the last few positions alone; limit: the most bytes a
+    trace may take, computed from the axes before anything runs. ValueError: unknown or missing names (with
+    the reason), too much asked.
     """
     ids = as_tokens(model, prompt)
     kept = points.match(keep, model.config)
@@ -182,9 +191,11 @@ def refuse_too_much(sizes: dict[str, int], limit: int, run: str) -> None:
         general[every] = general.get(every, 0) + size
     largest = sorted(general.items(), key=lambda item: -item[1])[:3]
     told = ", ".join(f"{name} {human(size)}" for name, size in largest)
-    raise ValueError(f"a trace of {run} would take {human(total)}, more than the limit of {human(limit)}. The largest: "
-                     f"{told}. Keep fewer points (keep=['blocks.*.experts.choice']), fewer layers ('blocks.3.*'), fewer "
-                     f"tokens, last=1 for the logits, or raise limit={total}.")  # fmt: skip
+    raise ValueError(
+        f"a trace of {run} would take {human(total)}, more than the limit of {human(limit)}. The largest: "
+        f"{told}. Keep fewer points (keep=['blocks.*.experts.choice']), fewer layers ('blocks.3.*'), fewer "
+        f"tokens, last=1 for the logits, or raise limit={total}."
+    )
 
 
 def edits_by_name(edit: Mapping[str, Edit] | None, config: Config) -> dict[str, list[Edit]]:
@@ -192,18 +203,26 @@ def edits_by_name(edit: Mapping[str, Edit] | None, config: Config) -> dict[str, 
     edits: dict[str, list[Edit]] = {}
     for pattern, function in (edit or {}).items():
         if not callable(function):
-            raise ValueError(f"the edit of {pattern!r} is {type(function).__name__}; expected a function f(value, here)")
+            raise ValueError(
+                f"the edit of {pattern!r} is {type(function).__name__}; expected a function f(value, here)"
+            )
         for name in points.match(pattern, config):
             if name.endswith(points.READ_ONLY):
                 if pattern == name or "*" not in pattern.rsplit(".", 1)[-1]:
-                    raise ValueError(f"{name!r} is read-only: nothing consumes it. Edit 'sink_logit' instead.")
+                    raise ValueError(
+                        f"{name!r} is read-only: nothing consumes it. Edit 'sink_logit' instead."
+                    )
                 continue
             edits.setdefault(name, []).append(function)
     return edits
 
 
-def source_of(model: Transformer, edit: Mapping[str, Edit] | None, kept: Iterable[str], tokens: int) -> dict[str, Any]:
-    """Where a trace comes from: model, weights, dtype, config changes, edits, and the form that each layer ran."""
+def source_of(
+    model: Transformer, edit: Mapping[str, Edit] | None, kept: Iterable[str], tokens: int
+) -> dict[str, Any]:
+    """Where a trace comes from: model, weights, dtype, config changes, edits, and the form that each layer
+    ran.
+    """
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
     packed = ["mxfp4"] if any(name.endswith("blocks") for name, _ in model.named_buffers()) else []
     return {
@@ -222,5 +241,7 @@ def form(block: Any, layer: int, kept: set[str], tokens: int) -> str:
     pattern_kept = kept & {f"blocks.{layer}.attention.{name}" for name in ("scores", "pattern", "sink")}
     attention = "explicit" if block.attention.attend is attend or pattern_kept else "fused"
     experts = getattr(block, "experts", None)
-    feed = "dense MLP" if experts is None else "gathered experts" if tokens <= experts.few else "walked experts"
+    feed = (
+        "dense MLP" if experts is None else "gathered experts" if tokens <= experts.few else "walked experts"
+    )
     return f"{attention} attention, {feed}, exact"

@@ -1,10 +1,11 @@
 """Attention: every token asks (q) all tokens it may see (k) and takes the average of what they hold (v).
 
-    scores  = q·k / √C            query head h uses key/value head h // (H/G)      grouped queries, arXiv 2305.13245
-    pattern = softmax(scores, sink)    the sink is one learned logit a head: it takes its share and has no value
-    mixed   = Σ pattern · v            gpt-oss: a window of 128 keys in every second layer    arXiv 2508.10925
+    scores  = q·k / √C                 query head h uses key/value head h // (H/G)
+    pattern = softmax(scores, sink)    the sink is one learned logit a head: it takes its share, has no value
+    mixed   = Σ pattern · v            gpt-oss: a window of 128 keys in every second layer
 
-Agrees with transformers' GptOssAttention, GPT2Attention and Qwen3MoeAttention. On sinks: arXiv 2309.17453.
+Grouped queries: arXiv 2305.13245; sinks: arXiv 2309.17453; all of it in gpt-oss: arXiv 2508.10925. Agrees
+with transformers' GptOssAttention, GPT2Attention and Qwen3MoeAttention.
 """
 
 from __future__ import annotations
@@ -35,19 +36,30 @@ def visible(query: Tensor, key: Tensor, window: int | None = None) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None, tap: Tap = SILENT, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seen: Tensor,
+    sink: Tensor | None = None,
+    tap: Tap = SILENT,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Attention in its explicit form, the only one that makes a pattern; float32 inside.
 
-    q: B T H C; k, v: B S G C; seen: B T S; sink: B H T logits, or None → B T H C. A row that sees nothing gives zeros.
+    q: B T H C; k, v: B S G C; seen: B T S; sink: B H T logits, or None → B T H C. A row that sees nothing
+    gives zeros.
     """
     shared = q.shape[2] // k.shape[2]  # R = H/G query heads to each key/value head
     k, v = k.repeat_interleave(shared, dim=2), v.repeat_interleave(shared, dim=2)
     scores = torch.einsum("bthc,bshc->bhts", q.float(), k.float()) / math.sqrt(q.shape[-1])
     scores = tap("scores", scores.masked_fill(~seen[:, None], -math.inf))
-    joint = scores if sink is None else torch.cat((scores, sink[..., None].float()), dim=-1)  # B H T S+1: the sink joins
+    joint = (
+        scores if sink is None else torch.cat((scores, sink[..., None].float()), dim=-1)
+    )  # B H T S+1: the sink joins
     share = joint.softmax(-1).masked_fill(joint == -math.inf, 0.0)
-    pattern = tap("pattern", share if sink is None else share[..., :-1])  # the sink's column is dropped: it has no value
+    pattern = tap(
+        "pattern", share if sink is None else share[..., :-1]
+    )  # the sink's column is dropped: it has no value
     if sink is not None and tap.wants("sink"):
         tap("sink", share[..., -1])
     pattern = F.dropout(pattern, dropout, training=dropout > 0)
@@ -55,7 +67,13 @@ def attend(
 
 
 def attend_fused(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None, tap: Tap = SILENT, dropout: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seen: Tensor,
+    sink: Tensor | None = None,
+    tap: Tap = SILENT,
+    dropout: float = 0.0,
 ) -> Tensor:
     """The same through torch's fused kernel; where the tap wants scores, pattern or sink, the explicit form.
 
@@ -65,7 +83,9 @@ def attend_fused(
         return attend(q, k, v, seen, sink, tap, dropout)
     shared = q.shape[2] // k.shape[2]
     k, v = k.repeat_interleave(shared, dim=2), v.repeat_interleave(shared, dim=2)
-    mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill(~seen, -math.inf)[:, None]  # B 1 T S
+    mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill(~seen, -math.inf)[
+        :, None
+    ]  # B 1 T S
     if sink is not None:
         mask = torch.cat((mask.expand(-1, q.shape[2], -1, -1), sink[..., None].to(q.dtype)), dim=-1)
         k, v = F.pad(k, (0, 0, 0, 0, 0, 1)), F.pad(v, (0, 0, 0, 0, 0, 1))
@@ -78,6 +98,8 @@ def attend_fused(
 class Attention(nn.Module):
     """One layer of attention with its norm. `attend` is a seam: attend_fused may be put there for speed."""
 
+    frequencies: Tensor
+
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         self.config, self.window, self.attend = config, config.windows[layer], attend
@@ -88,14 +110,21 @@ class Attention(nn.Module):
         self.v = Linear(width, config.n_kv_heads * C, config.bias)
         self.o = Linear(config.n_heads * C, width, config.bias)
         if config.qk_norm:
-            self.q_norm, self.k_norm = make_norm("rms", C, config.norm_eps), make_norm("rms", C, config.norm_eps)
+            self.q_norm, self.k_norm = (
+                make_norm("rms", C, config.norm_eps),
+                make_norm("rms", C, config.norm_eps),
+            )
         if config.sinks:
             self.sinks = nn.Parameter(torch.empty(config.n_heads))
         if config.positions == "rope":
             self.concentration = concentration(config.yarn)
-            self.register_buffer("frequencies", frequencies(C, config.rope_theta, config.yarn), persistent=False)
+            self.register_buffer(
+                "frequencies", frequencies(C, config.rope_theta, config.yarn), persistent=False
+            )
 
-    def forward(self, x: Tensor, positions: Tensor, cache: LayerCache | None = None, tap: Tap = SILENT) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, cache: LayerCache | None = None, tap: Tap = SILENT
+    ) -> Tensor:
         """x: B T D, positions: B T → B T D, what attention adds to the residual."""
         x = tap("norm", self.norm(x))
         q = tap("q", self.q(x).unflatten(-1, (-1, self.config.d_head)))  # B T H C
@@ -111,7 +140,9 @@ class Attention(nn.Module):
         seen = tap("visible", visible(positions, key_positions, self.window))  # B T S
         sink = None
         if self.config.sinks:
-            sink = tap("sink_logit", self.sinks.float()[None, :, None].expand(x.shape[0], -1, x.shape[1]))  # B H T
+            sink = tap(
+                "sink_logit", self.sinks.float()[None, :, None].expand(x.shape[0], -1, x.shape[1])
+            )  # B H T
         dropout = self.config.dropout if self.training else 0.0
         mixed = tap("mixed", self.attend(q, k, v, seen, sink, tap, dropout))
         return tap("out", self.o(mixed.flatten(-2)))

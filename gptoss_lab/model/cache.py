@@ -1,8 +1,8 @@
 """Keys and values of the tokens so far: growing for dense layers, a ring of `window` for banded ones.
 
-Both return keys, values and the keys' *positions* (−1 where there is nothing), so one rule, `visible`, serves prompt,
-decoding, padding and every cache. Slots are filled in order of arrival; pad on the left, so that the newest slots of every
-row are its newest tokens.
+Both return keys, values and the keys' *positions* (−1 where there is nothing), so one rule, `visible`, serves
+prompt, decoding, padding and every cache. Slots are filled in order of arrival; pad on the left, so that the
+newest slots of every row are its newest tokens.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from ..config import Config
 
 
 class LayerCache:
-    """One layer's keys and values. `size` slots in a ring: the context for a dense layer, its window for a banded one."""
+    """One layer's keys and values. `size` slots in a ring: the context for a dense layer, its window for a
+    banded one.
+    """
 
-    def __init__(self, size: int, batch: int, config: Config, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(
+        self, size: int, batch: int, config: Config, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
         shape = (batch, size, config.n_kv_heads, config.d_head)
         self.size = size
         self.k = torch.zeros(shape, dtype=dtype, device=device)
@@ -25,17 +29,25 @@ class LayerCache:
         self.seen = 0
 
     def extend(self, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add T tokens (k, v: B T G C; positions B T); return all keys, values and positions that they may see.
+        """Add T tokens (k, v: B T G C; positions B T); return all keys, values and positions that they may
+        see.
 
         A ring that has come round returns its slots as they lie, not in order of position.
         """
         old, new = min(self.seen, self.size), k.shape[1]
-        if old + new > self.size and new > 1:  # a chunk that overflows the ring sees the old keys and all its own
+        if (
+            old + new > self.size and new > 1
+        ):  # a chunk that overflows the ring sees the old keys and all its own
             order = (torch.arange(old, device=k.device) + max(self.seen - self.size, 0)) % self.size
             seen_k = torch.cat((self.k[:, order], k), dim=1)
             seen_v = torch.cat((self.v[:, order], v), dim=1)
             seen_positions = torch.cat((self.positions[:, order], positions), dim=1)
-            self.write(k[:, -self.size :], v[:, -self.size :], positions[:, -self.size :], skipped=max(new - self.size, 0))
+            self.write(
+                k[:, -self.size :],
+                v[:, -self.size :],
+                positions[:, -self.size :],
+                skipped=max(new - self.size, 0),
+            )
             return seen_k, seen_v, seen_positions
         self.write(k, v, positions)
         filled = min(self.seen, self.size)
@@ -45,7 +57,11 @@ class LayerCache:
         """Put tokens into the next slots, over the oldest once the ring is full."""
         self.seen += skipped
         slots = (torch.arange(k.shape[1], device=k.device) + self.seen) % self.size
-        self.k[:, slots], self.v[:, slots], self.positions[:, slots] = k.to(self.k.dtype), v.to(self.v.dtype), positions
+        self.k[:, slots], self.v[:, slots], self.positions[:, slots] = (
+            k.to(self.k.dtype),
+            v.to(self.v.dtype),
+            positions,
+        )
         self.seen += k.shape[1]
 
 
@@ -71,7 +87,9 @@ class Cache:
         """Count `new` tokens in and return how many came before; ValueError where they do not fit."""
         if self.tokens + new > self.length:
             per_token = sum(2 * layer.k[0, 0].numel() * layer.k.element_size() for layer in self.layers)
-            raise ValueError(f"{self.tokens + new} tokens exceed the cache's {self.length}; make it with "
-                             f"length={self.tokens + new} (at most {per_token / 1e3:.1f} KB a token)")  # fmt: skip
+            raise ValueError(
+                f"{self.tokens + new} tokens exceed the cache's {self.length}; make it with "
+                f"length={self.tokens + new} (at most {per_token / 1e3:.1f} KB a token)"
+            )
         before, self.tokens = self.tokens, self.tokens + new
         return before

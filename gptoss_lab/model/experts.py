@@ -3,7 +3,7 @@
     GELU(x)  = x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³)))       GPT-2 uses the tanh form      arXiv 1606.08415
     SwiGLU   = gate·sigmoid(gate) · up                         Qwen3                         arXiv 2002.05202
     clamped  = g·sigmoid(1.702 g) · (u + 1)                    gpt-oss; g = min(gate, 7), u = clamp(up, −7, 7)
-    mixture  = Σ weight_k · expert_k(x)       the K largest logits, softmax over those K     arXiv 1701.06538, 2101.03961
+    mixture  = Σ weight_k · expert_k(x)         the K largest logits, softmax over those K arXiv 1701.06538
 
 Agrees with transformers' GptOssMLP and Qwen3MoeSparseMoeBlock and with openai/gpt-oss `torch/model.py`.
 """
@@ -37,8 +37,9 @@ def clamped_swiglu(gate: Tensor, up: Tensor, limit: float = 7.0, alpha: float = 
 
 
 def halves(gate_up: Tensor) -> Tensor:
-    """Even rows are gates, odd rows ups: … 2F → 2 … F, each laid out densely, so that a tap, which may copy them, leaves
-    the bits (silu rounds otherwise on strided numbers)."""
+    """Even rows are gates, odd rows ups: … 2F → 2 … F, each laid out densely, so that a tap, which may copy
+    them, leaves the bits (silu rounds otherwise on strided numbers).
+    """
     return gate_up.unflatten(-1, (-1, 2)).movedim(-1, 0).contiguous()
 
 
@@ -75,8 +76,8 @@ class MLP(nn.Module):
 class Experts(nn.Module):
     """A router and its experts, with their norm. Rows of `gate_up` alternate: gate 0, up 0, gate 1, up 1, …
 
-    `answers` is a seam: a faster form with its signature may be put there. This one gathers the matrices for up to `few`
-    tokens (static shapes, so it compiles whole) and walks over the experts for more.
+    `answers` is a seam: a faster form with its signature may be put there. This one gathers the matrices for
+    up to `few` tokens (static shapes, so it compiles whole) and walks over the experts for more.
     """
 
     few = 4
@@ -118,7 +119,11 @@ class Experts(nn.Module):
             return torch.cat([stack(part, e) for e, part in enumerate(rows.split(counts)) if len(part)])
 
         def shown(name: str, rows: Tensor) -> Tensor:  # B T K F while the tap looks, sorted rows otherwise
-            return tap(name, rows[back].unflatten(0, choice.shape)).flatten(0, 2)[order] if tap.wants(name) else rows
+            return (
+                tap(name, rows[back].unflatten(0, choice.shape)).flatten(0, 2)[order]
+                if tap.wants(name)
+                else rows
+            )
 
         rows = x.flatten(0, 1)[order // choice.shape[-1]]
         gate, up = halves(through(self.gate_up, rows))

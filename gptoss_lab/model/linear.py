@@ -1,7 +1,9 @@
-"""Weight holders: how a matrix is kept, and in what precision it multiplies. `forward` of the model never asks.
+"""Weight holders: how a matrix is kept, and in what precision it multiplies. `forward` of the model never
+asks.
 
-`compute` is the precision of the product: x and W are brought to it, sums are its own. float32 by default, whatever the
-weights are stored in (the exact arithmetic); bfloat16 where load(dtype=torch.bfloat16) asks for it.
+`compute` is the precision of the product: x and W are brought to it, sums are its own. float32 by default,
+whatever the weights are stored in (the exact arithmetic); bfloat16 where load(dtype=torch.bfloat16) asks for
+it.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ class Stack(nn.Module):
         return self.weight[index].to(self.compute)
 
     def forward(self, x: Tensor, index: int | Tensor) -> Tensor:
-        """x N I through the matrix of one expert → N O; or x … I, each row through its own of `index` … → … O."""
+        """x N I through the matrix of one expert → N O; or x … I, each row through its own of `index` … → …
+        O.
+        """
         if isinstance(index, int):
             bias = None if self.bias is None else self.bias[index].to(self.compute)
             return F.linear(x.to(self.compute), self.matrix(index), bias)

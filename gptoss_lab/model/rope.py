@@ -1,10 +1,10 @@
 """RoPE: pair i of a head's channels turns by `position · frequency_i`, so q·k depends on the distance alone.
 
-    (x1, x2) → (x1·cos − x2·sin, x2·cos + x1·sin)      x1, x2 = the two halves of the head        arXiv 2104.09864
+    (x1, x2) → (x1·cos − x2·sin, x2·cos + x1·sin)      x1, x2: the halves of the head; arXiv 2104.09864
     frequency_i = θ^(−2i/C)
 
-YaRN (arXiv 2309.00071) stretches the slow pairs to a longer context and multiplies both cos and sin by a concentration.
-Agrees with openai/gpt-oss `torch/model.py`, which does not round the ends of the ramp.
+YaRN (arXiv 2309.00071) stretches the slow pairs to a longer context and multiplies both cos and sin by a
+concentration. Agrees with openai/gpt-oss `torch/model.py`, which does not round the ends of the ramp.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def frequencies(d_head: int, theta: float, yarn: Yarn | None = None) -> Tensor:
 
 
 def ramp_ends(d_head: int, theta: float, yarn: Yarn) -> tuple[float, float]:
-    """The pairs, as fractional indices, that turn `beta_fast` and `beta_slow` times within the original context."""
+    """The pairs, as fractional indices, that turn `beta_fast` and `beta_slow` times within the original
+    context.
+    """
 
     def pair_that_turns(times: float) -> float:
         return d_head / 2 * math.log(yarn.original_context / (times * 2 * math.pi)) / math.log(theta)

@@ -39,10 +39,12 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, positions: Tensor | None = None, cache: LayerCache | None = None, tap: Tap = SILENT
     ) -> Tensor:
-        """The residual that enters, B T D → the residual that leaves. positions: B T, or None for 0 to T−1."""
+        """The residual that enters, B T D → the residual that leaves. positions: B T; None: 0 to T−1."""
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
-        x = tap("residual_mid", x + self.dropout(self.attention(x, positions, cache, tap.within("attention"))))
+        x = tap(
+            "residual_mid", x + self.dropout(self.attention(x, positions, cache, tap.within("attention")))
+        )
         if self.config.n_experts:
             return tap("residual", x + self.dropout(self.experts(x, tap.within("experts"))))
         return tap("residual", x + self.dropout(self.mlp(x, tap.within("mlp"))))
@@ -55,8 +57,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A language model: tokens B T → logits B T V.
 
-    Public: `config`, `tokenizer` (tiktoken's interface, or None), `blocks`, `embed`, `read_out`, `weights_from` (where the
-    numbers come from). Stepping by hand gives the same bits as calling the model:
+    Public: `config`, `tokenizer` (tiktoken's interface, or None), `blocks`, `embed`, `read_out`,
+    `weights_from` (where the numbers come from). Stepping by hand gives the same bits as calling the model:
 
         x = model.embed(tokens)
         for block in model.blocks:
@@ -112,7 +114,9 @@ class Transformer(nn.Module):
             rows = F.embedding(positions.clamp(min=0), self.position_embedding).float()
             if tap.wants("position_embedding"):
                 if (positions != positions[0]).any():
-                    raise ValueError("'position_embedding' is T D: trace prompts of one length, or one at a time")
+                    raise ValueError(
+                        "'position_embedding' is T D: trace prompts of one length, or one at a time"
+                    )
                 rows = tap("position_embedding", rows[0])
             x = x + rows
         return tap("embedding", F.dropout(x, self.config.dropout, self.training))
@@ -124,8 +128,9 @@ class Transformer(nn.Module):
 
     @classmethod
     def random(cls, config: Config, seed: int = 0) -> Transformer:
-        """A model with seeded random weights: normal(0, 0.02), the two projections onto the residual scaled by 1/√(2L)
-        (Radford et al. 2019); biases and sinks zero, norms one."""
+        """A model with seeded random weights: normal(0, 0.02), the two projections onto the residual scaled
+        by 1/√(2L) (Radford et al. 2019); biases and sinks zero, norms one.
+        """
         model, generator = cls(config), torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, weight in model.named_parameters():
@@ -133,15 +138,20 @@ class Transformer(nn.Module):
                     weight.fill_(1.0 if name.endswith("scale") else 0.0)
                 else:
                     onto_residual = name.endswith(("o.weight", "down.weight"))
-                    weight.normal_(0.0, 0.02 / (math.sqrt(2 * config.n_layers) if onto_residual else 1.0), generator=generator)
+                    weight.normal_(
+                        0.0,
+                        0.02 / (math.sqrt(2 * config.n_layers) if onto_residual else 1.0),
+                        generator=generator,
+                    )
         model.weights_from = f"random, seed {seed}"
         return model.eval()
 
     def with_config(self, **changes: object) -> Transformer:
-        """The same weights under another config, as with_config(window=None) or with_config(experts_per_token=1).
+        """The same weights under another config, as with_config(window=None) or
+        with_config(experts_per_token=1).
 
-        Nothing is copied: both models share their weights. ValueError where the change asks for weights that this model
-        lacks or that have another shape.
+        Nothing is copied: both models share their weights. ValueError where the change asks for weights that
+        this model lacks or that have another shape.
         """
         with torch.device("meta"):
             other = Transformer(self.config.with_changes(**changes))
@@ -156,9 +166,12 @@ def adopt(new: nn.Module, old: nn.Module, asked: str) -> None:
 
     def same(name: str, mine: Any, theirs: Any) -> Any:
         if theirs is None or getattr(mine, "shape", None) != getattr(theirs, "shape", None):
+            need = "" if theirs is None else f" of shape {tuple(mine.shape)}"
             have = "no such weights" if theirs is None else f"it with shape {tuple(theirs.shape)}"
-            raise ValueError(f"{asked} needs {name!r}{'' if theirs is None else f' of shape {tuple(mine.shape)}'}; this model "
-                             f"has {have}. Only changes that keep the weights as they are can be made.")  # fmt: skip
+            raise ValueError(
+                f"{asked} needs {name!r}{need}; this model has {have}. Only changes that keep the weights as "
+                "they are can be made."
+            )
         return theirs
 
     for name, child in new.named_children():
@@ -184,5 +197,7 @@ def check(tokens: Tensor, positions: Tensor, config: Config) -> None:
         raise ValueError(f"tokens reach from {int(tokens.min())} to {int(tokens.max())}; "
                          f"{config.name} knows 0 to {config.vocab_size - 1}")  # fmt: skip
     if positions.numel() and int(positions.max()) >= config.context and config.positions == "learned":
-        raise ValueError(f"position {int(positions.max())} is past the {config.context} positions that {config.name} learned; "
-                         "shorten the text")  # fmt: skip
+        raise ValueError(
+            f"position {int(positions.max())} is past the {config.context} positions that {config.name} "
+            "learned; shorten the text"
+        )
