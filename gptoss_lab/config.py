@@ -195,8 +195,8 @@ def gpt_oss(name: str, n_layers: int, n_experts: int) -> Config:
     return Config(
         name=name, family="gpt-oss", n_layers=n_layers, d_model=2880, n_heads=64, n_kv_heads=8, d_head=64,
         d_ff=2880, vocab_size=201088, context=131072, rope_theta=150000.0, yarn=Yarn(), window=128,
-        sinks=True, n_experts=n_experts, experts_per_token=4, vocab_used=200019, stop_ids=(200002, 199999, 200012),
-        stored_experts="mxfp4",
+        sinks=True, n_experts=n_experts, experts_per_token=4, vocab_used=200019,
+        stop_ids=(200002, 199999, 200012), stored_experts="mxfp4",
     )  # fmt: skip
 
 
@@ -205,7 +205,8 @@ def qwen3_moe(name: str, n_layers: int, d_model: int, n_heads: int, d_ff: int) -
     return Config(
         name=name, family="qwen3-moe", n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=4,
         d_head=128, d_ff=d_ff, vocab_size=151936, context=40960, norm_eps=1e-6, rope_theta=1e6, qk_norm=True,
-        bias=False, activation="swiglu", n_experts=128, experts_per_token=8, vocab_used=151669, stop_ids=(151645, 151643),
+        bias=False, activation="swiglu", n_experts=128, experts_per_token=8, vocab_used=151669,
+        stop_ids=(151645, 151643),
     )  # fmt: skip
 
 

@@ -36,7 +36,8 @@ class Point:
         """The sizes of the axes, for a pass over `queries` tokens that see up to `keys` keys."""
         size = {"B": batch, "T": queries, "S": keys, "T'": queries if last is None else min(last, queries),
                 "D": config.d_model, "V": config.vocab_size, "H": config.n_heads, "G": config.n_kv_heads,
-                "C": config.d_head, "E": config.n_experts or 0, "K": config.experts_per_token, "F": config.d_ff}  # fmt: skip
+                "C": config.d_head, "E": config.n_experts or 0, "K": config.experts_per_token,
+                "F": config.d_ff}  # fmt: skip
         return tuple(size[axis] for axis in self.axes.split())
 
 
