@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from toys import FAMILIES, gpt_oss, random_model, random_tokens
 
 from gptoss_lab.trace import watch
-from gptoss_lab.views import steps
 from gptoss_lab.views.steps import KEEP, read_out_early, residuals
 
 
@@ -54,7 +55,8 @@ def test_nothing_follows_the_last_token():
 def test_reading_in_pieces_changes_nothing(monkeypatch):
     model, _, trace = toy()
     whole = read_out_early(model, trace)
-    monkeypatch.setattr(steps, "CHUNK_BYTES", 4 * model.config.vocab_size * 7)  # 7 rows at once; 63 rows in all
+    reading = importlib.import_module("gptoss_lab.views.steps")  # views.steps itself is the view
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 4 * model.config.vocab_size * 7)  # 7 rows at once; 63 rows in all
     pieces = read_out_early(model, trace)
     assert pieces.ids.equal(whole.ids)
     torch.testing.assert_close(pieces.own, whole.own, rtol=1e-6, atol=1e-7, equal_nan=True)

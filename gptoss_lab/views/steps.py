@@ -9,6 +9,7 @@ is the logit lens (nostalgebraist, 2020): early blocks were never trained to be 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,16 @@ class ReadOuts:
     probability: Tensor
     own: Tensor
     labels: dict[int, str]
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the Steps view looks for besides the trace: give it to `pack(extra=…)`."""
+        return {
+            "steps.ids": ("N T K", self.ids),
+            "steps.probability": ("N T K", self.probability),
+            "steps.own": ("N T", self.own),
+            "steps.labels": {str(token): label for token, label in self.labels.items()},
+        }
 
 
 def residuals(config: Config) -> list[str]:

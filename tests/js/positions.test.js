@@ -10,8 +10,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import {
   positionsConcentration, positionsCurve, positionsFrequencies, positionsHands, positionsRampEnds,
-  positionsScoreParts, positionsStretched, positionsTicks, positionsTurn, positionsWavelengths,
-} from "../../gptoss_lab/views/static/positions.js";
+  positionsScoreParts, positionsSpread, positionsStretched, positionsTicks, positionsTurn, positionsWavelengths,
+} from "../../gptoss_lab/views/static/rotation.js";
 
 const GPT_OSS = { factor: 32, original_context: 4096, beta_fast: 32, beta_slow: 1, rounded: false };
 const MINI = { factor: 4, original_context: 256, beta_fast: 32, beta_slow: 1, rounded: false };
@@ -103,4 +103,10 @@ test("ticks are round and within the axis", () => {
   assert.deepEqual(positionsTicks(-1.3, 2.1), [-1, 0, 1, 2]);
   assert.deepEqual(positionsTicks(0, 1000, 4), [0, 250, 500, 750, 1000]);
   assert.deepEqual(positionsTicks(3, 3), [3]);
+});
+
+test("the pairs shown go from the fastest to the slowest", () => {
+  assert.deepEqual(positionsSpread(16), [0, 2, 4, 6, 9, 11, 13, 15]);
+  assert.deepEqual(positionsSpread(3), [0, 1, 2]);
+  assert.deepEqual(positionsSpread(1), [0]);
 });

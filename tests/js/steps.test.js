@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
-  stepsAtLayer, stepsChange, stepsMargin, stepsOf, stepsPercent, stepsTop,
-} from "../../gptoss_lab/views/static/steps.js";
+  stepsAtLayer, stepsChange, stepsMargin, stepsOf, stepsReach, stepsTop,
+} from "../../gptoss_lab/views/static/walk.js";
 
 test("every block is two steps, and each takes the residual from where the last one left it", () => {
   const steps = stepsOf(3, true);
@@ -42,6 +42,10 @@ test("the margin is between the last expert chosen and the first one missed", ()
   assert.equal(stepsMargin([1, 2], 2), null);
 });
 
-test("shares are written as in the figures", () => {
-  assert.deepEqual([0.413, 0.0413, 0.0996, 1, 0, NaN].map(stepsPercent), ["41 %", "4.1 %", "10 %", "100 %", "0.0 %", "–"]);
+test("colours end where all but the most extreme channels end", () => {
+  const channels = Array.from({ length: 200 }, (_, i) => (i % 2 ? 1 : -1) * (i + 1) / 100);
+  channels[7] = -50; // one of gpt-oss's outlier channels
+  assert.ok(Math.abs(stepsReach(channels) - 1.99) < 1e-6);
+  assert.equal(stepsReach([-3, 1], 0), 3);
+  assert.equal(stepsReach([0, 0]), 1);
 });

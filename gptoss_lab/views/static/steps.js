@@ -1,55 +1,218 @@
-// Steps: the prompt walked half a block at a time, and what each half did to the residual.
+// Steps: the prompt walked half a block at a time, next and previous.
 //
-//   embedding → (attention, then experts or MLP) for every block → the read-out
-//
-// Step 0 is the embedding, 1 + 2n attention in block n, 2 + 2n its experts, 2L + 1 the read-out.
+// At each step: where we are in the block, what this half did (what attention looked at, which experts answered), how the
+// residual of the chosen token moved, and the likeliest next tokens so far. Needs embedding, blocks.*.residual_mid and
+// .residual; uses attention.pattern and .sink, experts.logits, .choice and .weight, and early read-outs (views/steps.py).
 
-// ---- the mathematics: no page, no state ----------------------------------------------------------------------
+import { el, percent, tokenStrip } from "./core.js";
+import { diagramBlock, diagramInk, diagramWalk } from "./block_diagram.js";
+import { panelAttention, panelExperts, panelNext, panelResidual, panelShade } from "./step_panels.js";
+import { stepsAtLayer, stepsChange, stepsOf } from "./walk.js";
 
-/** The steps of a model: what happens, in which block, and the names of the residual before and after. */
-export function stepsOf(nLayers, hasExperts) {
-  const steps = [{ kind: "embedding", layer: null, before: null, after: "embedding" }];
-  for (let n = 0; n < nLayers; n++) {
-    const [enters, mid, leaves] = [steps.at(-1).after, `blocks.${n}.residual_mid`, `blocks.${n}.residual`];
-    steps.push({ kind: "attention", layer: n, before: enters, after: mid });
-    steps.push({ kind: hasExperts ? "experts" : "mlp", layer: n, before: mid, after: leaves });
+const stepsStyle = `
+.gl-steps { display: grid; gap: 10px; }
+.gl-steps h4 { margin: 8px 0 3px; font-size: 13px; font-weight: 600; }
+.gl-steps h3 .gl-quiet { font-weight: 400; }
+.gl-steps b { font: 600 13px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre; }
+.gl-steps-nav { display: grid; grid-template-columns: auto auto minmax(0, 1fr); gap: 8px; align-items: end; }
+.gl-steps-where { min-width: 0; }
+.gl-steps-where input { width: 100%; min-height: 0; height: 16px; padding: 0; margin: 0; accent-color: var(--gl-pick); display: block; }
+.gl-steps-walk { display: block; width: 100%; height: 30px; margin-top: -14px; }
+.gl-steps-names { position: relative; height: 16px; font-size: 11.5px; color: var(--gl-muted); }
+.gl-steps-names span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
+.gl-steps-block { display: block; width: 100%; max-width: 1000px; margin: 0 auto; font-size: 13px; }
+.gl-steps-found { min-height: 2.9em; }
+.gl-steps-main { display: grid; grid-template-columns: minmax(0, 1.35fr) minmax(0, 1fr); gap: 12px 24px; }
+@media (max-width: 900px) { .gl-steps-main { grid-template-columns: minmax(0, 1fr); } }
+.gl-steps-did { min-height: 440px; }
+.gl-steps-did > h3 { border-left: 4px solid var(--did); padding-left: 8px; margin-bottom: 6px; }
+.gl-steps-scroll { max-height: 250px; overflow-y: auto; }
+.gl-steps-both { display: grid; grid-template-columns: minmax(0, 1.2fr) minmax(0, 1fr); gap: 10px; }
+.gl-steps-looks { height: 24px; display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 10px; align-items: center; white-space: nowrap; font-size: 12.5px; cursor: pointer; padding: 0 6px; border-radius: 4px; }
+.gl-steps-looks.chosen { background: var(--gl-hover); }
+.gl-steps-looks > span:first-child { overflow: hidden; text-overflow: ellipsis; }
+.gl-steps-looks > span > span + span { margin-left: 10px; }
+.gl-steps-sink { color: var(--gl-sink); }
+.gl-root .gl-steps-answer { display: grid; grid-template-columns: 84px 1fr 58px; gap: 10px; align-items: center; width: 100%; text-align: left; border-color: transparent; background: none; }
+.gl-root .gl-steps-answer[aria-pressed=true] { border-color: var(--gl-pick); }
+.gl-steps-answer > span:last-child, .gl-steps-next > span:last-child { text-align: right; }
+.gl-steps-track { background: var(--gl-masked); border-radius: 3px; height: 12px; overflow: hidden; }
+.gl-steps-track i { display: block; height: 100%; background: var(--gl-experts); }
+.gl-steps-logits { display: block; width: 100%; height: 110px; }
+.gl-steps-channels { height: 84px; }
+.gl-steps section + section { margin-top: 14px; }
+.gl-steps .gl-strip { max-height: 210px; }
+.gl-steps-told { min-height: 1.5em; }
+.gl-steps-columns { display: grid; grid-template-columns: 1fr 1fr; gap: 0 20px; }
+.gl-steps-columns h4 { margin-top: 0; color: var(--gl-muted); font-weight: 400; }
+.gl-steps-next { display: grid; grid-template-columns: minmax(0, 1fr) 34% 52px; gap: 8px; align-items: center; height: 24px; }
+.gl-steps-next b { overflow: hidden; text-overflow: ellipsis; }
+.gl-steps-next i { background: var(--gl-output); border: 1px solid var(--gl-ink); box-sizing: border-box; min-width: 2px; border-radius: 3px; }
+.gl-steps-next.real b { text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 3px; }
+`;
+
+/** Mounts the view. The step is part of the shared selection (`step`), and follows `layer` when others change it. */
+export function mountSteps(root, data, store, env = {}) {
+  let view = null;
+  let lastLayer = store.get().layer;
+  let said = "";
+
+  function build(now) {
+    view?.attention?.destroy();
+    view?.residual.destroy();
+    const c = now.config;
+    const steps = stepsOf(c.n_layers, Boolean(c.n_experts));
+    const lacking = steps.map((step) => step.after).find((name) => !now.has(name));
+    view = null;
+    root.replaceChildren(el("style", {}, stepsStyle));
+    if (lacking) return root.append(el("p", { class: "gl-absent" }, `This trace lacks '${lacking}'; keep embedding, blocks.*.residual_mid and blocks.*.residual, and watch again.`));
+    const walk = diagramWalk(steps, go);
+    const block = diagramBlock(c);
+    const range = el("input", { type: "range", min: 0, max: steps.length - 1, step: 1, "aria-label": "step", oninput: () => go(Number(range.value)) });
+    const previous = el("button", { type: "button", onclick: () => go(current() - 1) }, "← previous");
+    const next = el("button", { type: "button", onclick: () => go(current() + 1) }, "next →");
+    const found = el("p", { class: "gl-steps-found", "data-found": "steps" });
+    const attention = now.has("blocks.0.attention.pattern") ? panelAttention(now, (head) => store.set({ head })) : null;
+    const experts = now.has("blocks.0.experts.weight") && now.has("blocks.0.experts.logits") ? panelExperts(now, (expert) => store.set({ expert })) : null;
+    const residual = panelResidual(now);
+    const following = panelNext(now);
+    const title = el("h3", {});
+    const body = el("div", {});
+    const shaded = el("h4", {});
+    const strip = tokenStrip(now.labels, (token) => store.set({ token }), "tokens of the text, shaded by this step");
+    const did = el("section", { class: "gl-steps-did" }, title, body, shaded, strip.node);
+    root.append(el("div", { class: "gl-steps", onkeydown: key },
+      el("div", { class: "gl-steps-nav" }, previous, next, el("div", { class: "gl-steps-where" }, walk.node, range)),
+      block.node, found,
+      el("div", { class: "gl-steps-main" }, did,
+        el("div", {}, el("section", {}, el("h3", {}, "The five likeliest next tokens so far ", el("span", { class: "gl-quiet" }, "read out early, as if this were the last residual")), following.node),
+          el("section", {}, el("h3", {}, "The residual of the chosen token"), residual.node)))));
+    view = { now, steps, walk, block, range, previous, next, found, attention, experts, residual, following, title, body, shaded, strip, did, moves: new Map() };
+    const { layer } = store.get();
+    const at = current();
+    if (steps[at].layer !== null && steps[at].layer !== layer) store.set({ step: stepsAtLayer(at, layer) }); // chosen elsewhere meanwhile
+    draw();
   }
-  return [...steps, { kind: "readout", layer: null, before: steps.at(-1).after, after: steps.at(-1).after }];
-}
 
-/** The step of a block that is at the same half as the present one: where another view's choice of layer leads. */
-export function stepsAtLayer(step, layer) {
-  return 2 * layer + (step > 0 && step % 2 === 0 ? 2 : 1);
-}
+  const current = () => Math.min(Math.max(Math.trunc(store.get().step ?? 0) || 0, 0), view.steps.length - 1);
 
-/** How far a vector moved: lengths of before, added and after, and the cosine between before and after. */
-export function stepsChange(before, after) {
-  let [bb, aa, ab, dd] = [0, 0, 0, 0];
-  for (let i = 0; i < after.length; i++) {
-    const d = after[i] - before[i];
-    bb += before[i] * before[i];
-    aa += after[i] * after[i];
-    ab += before[i] * after[i];
-    dd += d * d;
+  function go(step) {
+    const to = Math.min(Math.max(step, 0), view.steps.length - 1);
+    const layer = view.steps[to].layer ?? store.get().layer;
+    lastLayer = layer;
+    store.set({ step: to, layer });
   }
-  const cosine = bb > 0 && aa > 0 ? Math.min(1, Math.max(-1, ab / Math.sqrt(aa * bb))) : NaN;
-  return { before: Math.sqrt(bb), after: Math.sqrt(aa), added: Math.sqrt(dd), cosine };
-}
 
-/** The places of the `count` largest numbers, largest first; equal ones in order; NaN and −∞ never. */
-export function stepsTop(values, count) {
-  const places = Array.from(values, (_, i) => i).filter((i) => values[i] > -Infinity);
-  return places.sort((a, b) => values[b] - values[a] || a - b).slice(0, count);
-}
+  function key(event) {
+    if (event.target.tagName === "INPUT") return event.stopPropagation(); // a notebook has shortcuts of its own
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const by = { ArrowRight: 1, n: 1, ArrowLeft: -1, p: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    event.stopPropagation();
+    go(current() + by);
+  }
 
-/** The k-th largest logit minus the (k+1)-th, and whose they are: how nearly another expert was chosen. */
-export function stepsMargin(logits, k) {
-  const [last, missed] = stepsTop(logits, k + 1).slice(k - 1);
-  return missed === undefined ? null : { last, missed, margin: logits[last] - logits[missed] };
-}
+  /** What attention, the experts or nothing did: fills the left panel; returns shares for the text and words. */
+  function did(step, { token, head, expert }) {
+    const { now } = view;
+    const label = (t) => now.labels[t];
+    if (step.kind === "attention" && view.attention) {
+      const { row, sink, tops, seen } = view.attention.update({ layer: step.layer, token, head });
+      const window = now.config.windows[step.layer];
+      return {
+        title: `What attention looked at from ${label(token)} (${window ? `a window of ${window}` : "dense"})`, node: view.attention.node,
+        shaded: `The text as head ${head} sees it`, shares: Array.from(row, (v, s) => (seen(s) ? v : null)), most: Math.max(...row), name: percent,
+        words: `head ${head} looks most at ${tops.length ? `${label(tops[0])} (${percent(row[tops[0]])})` : "nothing"}${sink === undefined ? "" : `, its sink takes ${percent(sink)}`}`,
+      };
+    }
+    if (step.kind === "experts" && view.experts) {
+      const { answered } = view.experts.update({ layer: step.layer, token, expert });
+      const [choice, weight] = ["choice", "weight"].map((name) => now.get(`blocks.${step.layer}.experts.${name}`));
+      const shares = now.labels.map((_, t) => {
+        const k = choice.row(t).indexOf(expert);
+        return k < 0 ? null : weight.at(t, k);
+      });
+      return {
+        title: `Which experts answered at ${label(token)}`, node: view.experts.node,
+        shaded: `The text by the weight of expert ${expert}: chosen at ${shares.filter((s) => s !== null).length} of ${shares.length} tokens`, shares, most: 1, name: percent,
+        words: `${answered.map(([e, w]) => `expert ${e} answers with ${percent(w)}`).join(", ")}`,
+      };
+    }
+    const words = {
+      embedding: ["Each token becomes a vector", "its row of the embedding table starts the residual"],
+      readout: ["The last residual is read out", "norm and unembedding turn it into a score for every token"],
+      mlp: ["One dense MLP answers for every token", `${now.config.d_ff} neurons answer`],
+      attention: ["Attention", "the pattern was not kept"], experts: ["Experts", "the router was not kept"],
+    }[step.kind];
+    const owned = step.kind === "readout" && now.has("steps.own");
+    const shares = owned ? Array.from(now.get("steps.own").row(view.steps.length - 2), (v) => (v >= 0 ? v : null)) : moves(step);
+    return {
+      title: words[0], node: null, words: words[1], shares, most: owned ? 1 : Math.max(...shares),
+      shaded: owned ? "The text by the probability given to the token that follows" : step.before && step.before !== step.after ? "The text by how much was added to each token, against its length" : "The text by the length of each token's vector",
+      name: owned ? percent : (v) => v.toFixed(2),
+    };
+  }
 
-/** 0.413 as "41 %", below ten per cent with one decimal, as every figure of the course writes shares. */
-export function stepsPercent(share) {
-  if (!Number.isFinite(share)) return "–";
-  return `${(100 * share).toFixed(Math.abs(share) < 0.0995 ? 1 : 0)} %`;
+  /** For every token: how much a step added, in lengths of what was there; the length itself where nothing came before. */
+  function moves(step) {
+    if (!view.moves.has(step)) {
+      const of = (name, t) => view.now.get(name).row(t);
+      view.moves.set(step, view.now.labels.map((_, t) => {
+        const after = of(step.after, t);
+        if (!step.before || step.before === step.after) return stepsChange(after, after).after;
+        const change = stepsChange(of(step.before, t), after);
+        return change.added / change.before;
+      }));
+    }
+    return view.moves.get(step);
+  }
+
+  function draw() {
+    if (!view) return;
+    const { steps, now } = view;
+    const selection = store.get();
+    const n = current();
+    const step = steps[n];
+    view.walk.update(n);
+    view.block.update(step, n === 0 ? 0 : now.config.n_layers - 1);
+    view.range.value = n;
+    const where = step.layer === null ? (n ? "Read-out" : "Embedding") : `Block ${step.layer}, ${step.kind === "mlp" ? "MLP" : step.kind}`;
+    view.range.setAttribute("aria-valuetext", where);
+    view.previous.disabled = n === 0;
+    view.next.disabled = n === steps.length - 1;
+    const shown = did(step, selection);
+    if (view.body.firstChild !== shown.node) view.body.replaceChildren(...(shown.node ? [shown.node] : []));
+    view.title.textContent = shown.title;
+    view.did.style.setProperty("--did", diagramInk(step.kind));
+    view.shaded.textContent = shown.shaded;
+    view.strip.update({ selected: selection.token, ...panelShade(shown.shares, shown.most, shown.name) });
+    const change = view.residual.update({ step, token: selection.token });
+    const last = n === steps.length - 1;
+    const words = view.following.update({ n: last ? n - 1 : n, before: last || n === 0 ? null : n - 1, token: selection.token });
+    const moved = change ? ` The residual of ${now.labels[selection.token]} goes from length ${change.before.toFixed(2)} to ${change.after.toFixed(2)}, cosine ${change.cosine.toFixed(2)}.` : "";
+    const nextWord = !words ? "" : words.was === null || words.was === words.is ? ` Likeliest next so far: ${words.is}.` : ` The likeliest next token turns from ${words.was} to ${words.is}.`;
+    const sentence = `${where}: ${shown.words}.${moved}${nextWord}`;
+    view.found.textContent = sentence;
+    if (said !== sentence) env.say?.(sentence);
+    said = sentence;
+  }
+
+  const off = store.on(({ layer }) => {
+    if (!view) return;
+    const n = current();
+    if (layer !== lastLayer && view.steps[n].layer !== layer) store.set({ step: stepsAtLayer(n, layer) });
+    lastLayer = layer;
+    draw();
+  });
+  build(data);
+  return {
+    update: build,
+    destroy() {
+      off();
+      view?.attention?.destroy();
+      view?.residual.destroy();
+      root.replaceChildren();
+    },
+  };
 }
