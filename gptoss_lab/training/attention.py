@@ -1,14 +1,18 @@
 """Attention for training: torch's flash kernel on the CPU, with sinks, and bands for the windowed layers.
 
-A sink is a share of the softmax that holds no value. With lse = log Σ exp(scores) of ordinary attention `plain`:
+A sink takes a share of the softmax and holds no value. Where `plain` is ordinary attention, lse = log Σ
+exp(scores) and joint = log(exp(lse) + exp(sink)):
 
-    mixed = plain · sigmoid(lse − sink)                the same, with joint = log(exp(lse) + exp(sink)):
-    pattern_s = exp(score_s − joint)                   so the flash kernel's own backward pass, handed `joint` for lse
-    d score_s = pattern_s (dmixed·v_s − dmixed·mixed)  and `mixed` for its output, gives dq, dk and dv exactly;
-    d sink    = −exp(sink − joint) dmixed·mixed        the sink is one more score whose value is zero.
+    mixed     = plain · sigmoid(lse − sink)
+    pattern_s = exp(score_s − joint)
+    d score_s = pattern_s (d mixed · v_s − d mixed · mixed)
+    d sink    = −exp(sink − joint) d mixed · mixed              one more score, whose value is zero
 
-A layer with a window of w is cut into blocks of w queries; a block sees itself and the block before: 2w keys, not T.
-Agrees with `model.attention.attend`, values and gradients (a test), in about a third of its time at 256 tokens.
+so the flash kernel's own backward pass, handed `joint` for lse and `mixed` for its output, gives dq, dk and
+dv.
+
+A layer with a window of w is cut into blocks of w queries; a block sees itself and the one before: 2w keys,
+not T. Agrees with `model.attention.attend`, values and gradients (a test), in a fraction of its time.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 class Sunk(torch.autograd.Function):
-    """Flash attention with a sink. q: B H T C; k, v: B H S C; sink: B H T; mask: B 1 T S added, or None for causal."""
+    """Flash attention with a sink. q: B H T C; k, v: B H S C; sink: B H T; mask: B 1 T S, added; None:
+    causal."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor, mask: Tensor | None) -> Tensor:
@@ -50,9 +55,10 @@ class Sunk(torch.autograd.Function):
 
 
 def attend_causal(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None, tap: Tap = SILENT, dropout: float = 0.0
-) -> Tensor:
-    """`attend` where every row is a whole text from position 0, no window, no cache, no padding (`seen` is not read)."""
+    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None, tap: Tap = SILENT,
+    dropout: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """`attend` for rows that begin at position 0, without window, cache or padding: `seen` is not read."""
     if any(tap.wants(name) for name in ("scores", "pattern", "sink")):
         return attend(q, k, v, seen, sink, tap, dropout)
     if sink is not None and (q.device.type != "cpu" or dropout):
@@ -66,13 +72,14 @@ def attend_causal(
 
 
 def attend_banded(window: int) -> Callable[..., Tensor]:
-    """`attend_causal` for a layer with this window: an `attend` that cuts the sequence into blocks of `window` queries."""
+    """`attend_causal` for a layer with this window, of which each query's own key is one."""
     query, key = torch.arange(window)[:, None], torch.arange(2 * window) - window
     inside = (key <= query) & (query - key < window)
 
     def band(
-        q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None, tap: Tap = SILENT, dropout: float = 0.0
-    ) -> Tensor:
+        q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None, tap: Tap = SILENT,
+        dropout: float = 0.0,
+    ) -> Tensor:  # fmt: skip
         wanted = any(tap.wants(name) for name in ("scores", "pattern", "sink"))
         if wanted or sink is None or q.device.type != "cpu" or dropout:
             return attend_fused(q, k, v, seen, sink, tap, dropout)

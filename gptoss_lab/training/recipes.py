@@ -1,8 +1,10 @@
-"""Recipes: what a miniature is, and how it is trained. A recipe and a seed decide every weight.
+"""Recipes: what a miniature is and how it is trained. A recipe, a seed and a number of steps decide every
+weight.
 
-`mini-oss` follows gpt-oss in small, and is made as gpt-oss was: most of its training on short texts; then longer ones with
-YaRN switched on, while the experts' matrices pass through MXFP4 on every forward pass, so that storing them so costs
-little. `mini-gpt2` is GPT-2 in small, to set beside it: the same tokenizer, the same text.
+`mini-oss` is gpt-oss in small, made in two phases: most of its training on short texts; then longer ones
+with YaRN switched on, while the experts' matrices pass through MXFP4 on every forward pass, so that storing
+them that way costs little. `mini-gpt2` is GPT-2 in small, to set beside it: the same tokenizer, the same
+text.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from ..config import Config, Yarn, require
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training: its `share` of the steps, windows of `context` tokens, `batch` of them a step; whether YaRN
-    is on; whether the experts' matrices are rounded to MXFP4 on their way forward."""
+    """A stretch of training: its `share` of the steps; `batch` windows of `context` tokens a step; whether
+    YaRN is on; whether the experts' matrices are rounded to MXFP4 on their way forward."""
 
     share: float
     context: int
@@ -26,12 +28,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: AdamW (arXiv 1711.05101) with the learning rate rising over `warmup` steps to `peak`, then
-    falling in a straight line to zero at the last step.
+    """How a model is trained: AdamW (arXiv 1711.05101), the learning rate rising over `warmup` steps to
+    `peak`, then falling in a straight line to zero.
 
-    `decay` is the weight decay of matrices alone; `balance` the weight of the loss that spreads tokens over the experts;
-    `clip` the longest gradient; `minutes` the length of a run where none is asked for. ValueError where the shares of the
-    phases are not 1 in all.
+    `decay` is the weight decay of matrices alone; `clip` the longest gradient; `balance` the weight of the
+    loss that spreads tokens over the experts; `minutes` the length of a run where none is asked for.
+    ValueError where the shares of the phases are not 1 in all.
     """
 
     config: Config
@@ -47,7 +49,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         total = sum(phase.share for phase in self.phases)
-        require(abs(total - 1) < 1e-9, f"{self.config.name}: the phases' shares are {total:g} in all, expected 1")
+        require(abs(total - 1) < 1e-9, f"{self.config.name}'s phases have shares of {total:g} in all, not 1")
 
     @property
     def name(self) -> str:
@@ -70,7 +72,8 @@ class Recipe:
                    for phase, start, end in zip(self.phases, starts, starts[1:]))  # fmt: skip
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of `step` (from 0): peak·(step+1)/warmup, then peak·(steps − step)/(steps − warmup).
+        """The learning rate of `step` (from 0): peak·(step+1)/warmup, then peak·(steps − step)/(steps −
+        warmup).
 
         A run shorter than ten warm-ups warms up over a tenth of its steps.
         """
@@ -86,8 +89,8 @@ MINI_OSS = Config(
 
 MINI_GPT2 = Config(
     name="mini-gpt2", family="gpt2", n_layers=6, d_model=192, n_heads=6, n_kv_heads=6, d_head=32, d_ff=768,
-    vocab_size=4096, context=256, norm="layer", positions="learned", activation="gelu", tied=True, stop_ids=(4095,),
-    stored="bfloat16",
+    vocab_size=4096, context=256, norm="layer", positions="learned", activation="gelu", tied=True,
+    stop_ids=(4095,), stored="bfloat16",
 )  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {

@@ -1,8 +1,8 @@
 """What a training run leaves on disk: one checkpoint that holds everything, and a log that people can read.
 
-`checkpoint.safetensors` holds the weights, AdamW's two averages and, as JSON in its header, the recipe, the seed, how far
-the run has come and every loss so far. It is written beside the old one and renamed over it, so that there is always one
-whole checkpoint. `log.json` is the same story without the tensors.
+`checkpoint.safetensors` holds the weights, AdamW's averages and, as JSON in its header, the recipe, the
+seed, how far the run has come and every loss so far. It is written beside the old one and renamed over it,
+so that there is always one whole checkpoint. `log.json` is the same story without the tensors.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ CHECKPOINT, LOG = "checkpoint.safetensors", "log.json"
 class Run:
     """A training run: its recipe, seed and length in steps, and what happened in the first `done` of them.
 
-    loss and balance: a number for each step done (nats a token; 1 is an even spread over experts); heldout: bits per byte
-    by domain, each with the step after which it was measured; seconds: time spent training; stops: the steps at which the
-    run was gone on with.
+    loss and balance: a number for each step done (nats a token; 1 is an even spread over experts); heldout:
+    bits per byte by domain, and the step after which they were measured; seconds: time spent training;
+    stops: the steps at which the run was gone on with.
     """
 
     recipe: Recipe
@@ -49,7 +49,12 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """A value that JSON can hold; `from_json` reads it back."""
-        return asdict(self) | {"tokens": self.recipe.tokens(self.steps) - self.recipe.tokens(self.steps, self.done)}
+        return asdict(self) | {"tokens": self.tokens}
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has been trained on so far."""
+        return self.recipe.tokens(self.steps) - self.recipe.tokens(self.steps, self.done)
 
     @classmethod
     def from_json(cls, made: dict[str, Any]) -> Run:
@@ -60,13 +65,14 @@ class Run:
         lists = {k: tuple(v) for k, v in config.items() if isinstance(v, list)}
         phases = tuple(Phase(**phase) for phase in recipe["phases"])
         config = Config(**config | lists | {"yarn": yarn})
-        return cls(Recipe(**recipe | {"config": config, "phases": phases, "betas": tuple(recipe["betas"])}), **rest)
+        recipe |= {"config": config, "phases": phases, "betas": tuple(recipe["betas"])}
+        return cls(Recipe(**recipe), **rest)
 
 
 def machine() -> dict[str, Any]:
     """What the run ran on: versions, processor kind, threads; nothing that names a computer."""
-    return {"gptoss_lab": __version__, "torch": torch.__version__, "python": platform.python_version(),
-            "processor": platform.machine(), "system": platform.system(), "threads": torch.get_num_threads()}  # fmt: skip
+    made_with = {"gptoss_lab": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return made_with | {"processor": platform.machine(), "threads": torch.get_num_threads()}
 
 
 def averages(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
@@ -77,12 +83,14 @@ def averages(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tup
 
 
 def write_checkpoint(folder: Path, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the run, weights and optimizer into `folder`, in place of what was there. OSError where the disk is full."""
+    """Put the run, weights and optimizer into `folder`, in place of what was there. OSError where the disk
+    is full."""
     tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
     tensors |= dict(averages(model, optimizer))
     beside = folder / f"{CHECKPOINT}.part"
     try:
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, beside, {"run": json.dumps(run.to_json())})
+        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        save_file(whole, beside, {"run": json.dumps(run.to_json())})
         os.replace(beside, folder / CHECKPOINT)
     finally:
         beside.unlink(missing_ok=True)
@@ -92,7 +100,8 @@ def write_checkpoint(folder: Path, run: Run, model: nn.Module, optimizer: torch.
 
 
 def read_run(folder: Path) -> Run | None:
-    """The run that `folder` holds, without its tensors; None where there is none, ValueError where it is damaged."""
+    """The run that `folder` holds, without its tensors; None where there is none. ValueError where it is
+    damaged."""
     file = folder / CHECKPOINT
     if not file.exists():
         return None
@@ -100,11 +109,12 @@ def read_run(folder: Path) -> Run | None:
         with safetensors.safe_open(file, framework="pt") as opened:
             return Run.from_json(json.loads(opened.metadata()["run"]))
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is not a whole checkpoint of a training run ({error}); delete it to start anew") from error
+        raise ValueError(f"{file} is no whole checkpoint ({error}); delete it to begin anew") from error
 
 
 def read_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Run:
-    """Fill `model`, and AdamW's averages, from `folder`. ValueError where there is no whole checkpoint or it does not fit."""
+    """Fill `model`, and AdamW's averages, from `folder`. ValueError where no checkpoint is there, or of
+    another model."""
     run = read_run(folder)
     if run is None:
         raise ValueError(f"{folder} holds no {CHECKPOINT}; train there first")
@@ -115,7 +125,7 @@ def read_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
                 raise ValueError(f"{folder / CHECKPOINT} lacks {name}: it is of another model")
             weight.copy_(opened.get_tensor(f"model.{name}"))
             if optimizer is not None and run.done:
-                state = {kind: opened.get_tensor(f"adam.{kind}.{name}") for kind in ("step", "exp_avg", "exp_avg_sq")}
-                step = state["step"] if weight.device.type == "cpu" else state["step"].to(weight.device)
-                optimizer.state[weight] = {k: v.to(weight.device) for k, v in state.items()} | {"step": step}
+                kinds = ("step", "exp_avg", "exp_avg_sq")
+                kept = {kind: opened.get_tensor(f"adam.{kind}.{name}").to(weight.device) for kind in kinds}
+                optimizer.state[weight] = kept
     return run
