@@ -60,7 +60,11 @@ export function mountPositions(root, data, store, env = {}) {
   const state = { places: [null, null], pair: null, all: false, stretched: true, reach: 0 };
   let view = null;
   let now = data;
-  const resize = globalThis.ResizeObserver && new ResizeObserver(() => draw());
+  const resize = globalThis.ResizeObserver && new ResizeObserver((entries) => {
+    for (const { target, contentRect: { width, height } } of entries) view?.sizes.set(target, [width, height]); // measured here alone
+    if (view) view.drawn = "";
+    draw();
+  });
 
   const name = (side) => (now.config.qk_norm ? `${side}_normed` : side); // what is rotated
 
@@ -89,7 +93,7 @@ export function mountPositions(root, data, store, env = {}) {
     state.pair = Math.min(state.pair ?? spread[Math.floor(spread.length / 3)], own.model.length - 1);
     const place = (side) => (p) => { state.places[side] = p === null ? null : clamped(p); draw(); };
     const query = positionsEnd("query", labels, c.context, (t) => { state.places[0] = null; store.set({ token: t }); draw(); }, place(0));
-    const key = positionsEnd("key", labels, c.context, (t) => { state.places[1] = null; store.set({ key: t }); }, place(1));
+    const key = positionsEnd("key", labels, c.context, (t) => { state.places[1] = null; store.set({ key: t }); draw(); }, place(1));
     const found = el("p", { class: "gl-pos-found", "data-found": "positions" });
     const dials = el("div", { class: "gl-pos-dials", role: "listbox", "aria-label": "pairs of channels, fastest first", onkeydown: move });
     const all = el("input", { type: "checkbox", onchange: () => { state.all = all.checked; fill(); draw(); } });
@@ -109,7 +113,8 @@ export function mountPositions(root, data, store, env = {}) {
       if (distance >= 0) place(1)(Math.max(0, view.at[0] - distance));
     });
     const legend = el("div", { class: "gl-pos-row gl-pos-soft" }, el("span", {}, el("i", { style: { color: "var(--gl-position)" } }, "●"), " as it turns"), el("span", {}, "□ plain RoPE"));
-    view = { query, key, found, dials, reach, reaches, score, waves, big, own, list: new Map(), curve: null };
+    view = { query, key, found, dials, reach, reaches, score, waves, big, own, list: new Map(), drawn: "",
+      sizes: new Map(), size: (node) => view.sizes.get(node) ?? [400, 250] };
     root.append(el("div", { class: "gl-pos", onkeydown: positionsQuiet },
       el("div", { class: "gl-pos-row" }, found, c.yarn && el("label", {}, stretched, ` YaRN (×${c.yarn.factor})`), el("label", {}, all, ` all ${own.model.length} pairs`)),
       el("div", { class: "gl-pos-ends" }, query.node, key.node),
@@ -168,11 +173,13 @@ export function mountPositions(root, data, store, env = {}) {
     view.key.update(tokens[1], at[1]);
     view.reach.value = state.reach;
     tell(tokens, at, positionsSum(parts), c.windows[layer]);
-    view.frame = positionsScoreChart(view.score, {
+    view.frame = positionsScoreChart(view.score, view.size(view.score), {
       q, k, frequencies, concentration, distance: at[0] - at[1], score: positionsSum(parts), window: c.windows[layer],
       reach: view.reaches[state.reach], pair: state.pair,
     });
-    drawWaves(frequencies);
+    const picture = `${plain} ${state.pair}`;
+    if (view.drawn !== picture) drawWaves(frequencies);
+    view.drawn = picture;
   }
 
   function tell(tokens, at, score, window) {
@@ -198,8 +205,8 @@ export function mountPositions(root, data, store, env = {}) {
       { tokens: context, name: "context", idea: "dense", dash: null },
       context !== 131072 && { tokens: 131072, name: "gpt-oss's context", idea: "muted", dash: null },
     ].filter(Boolean);
-    positionsWaveChart(view.waves, { frequencies, plain: view.own.plain, lengths: lengths(window, c.yarn?.original_context, c.context), pair: state.pair });
-    positionsWaveChart(view.big, { ...positionsBig, lengths: lengths(128, 4096, 131072), pair: null });
+    positionsWaveChart(view.waves, view.size(view.waves), { frequencies, plain: view.own.plain, lengths: lengths(window, c.yarn?.original_context, c.context), pair: state.pair });
+    positionsWaveChart(view.big, view.size(view.big), { ...positionsBig, lengths: lengths(128, 4096, 131072), pair: null });
     const said = ({ kept, partly, whole, factor }) => (whole ? `YaRN leaves ${kept} pairs alone, slows ${partly} in part and ${whole} by ${factor}` : "no pair is slowed");
     view.waves.setAttribute("aria-label", `Wavelengths in ${c.name}: ${said(positionsStretched(frequencies, view.own.plain))}.`);
     view.big.setAttribute("aria-label", `Wavelengths in gpt-oss-20b: ${said(positionsStretched(positionsBig.frequencies, positionsBig.plain))}.`);
@@ -207,8 +214,8 @@ export function mountPositions(root, data, store, env = {}) {
 
   let { token: last, key: lastKey } = store.get();
   const off = store.on(({ token, key }) => {
-    if (token !== last) state.places[0] = null; // another token's query starts from its own place
-    if (key !== lastKey) state.places[1] = null;
+    if (key !== lastKey || (key === undefined && token !== last)) state.places[1] = null;
+    if (token !== last) state.places[0] = null; // another token's vector starts from its own place
     [last, lastKey] = [token, key];
     draw();
   });

@@ -45,25 +45,32 @@ export function positionsTurn(hands, position, frequencies, concentration = 1) {
   });
 }
 
-/** What each pair adds to the score of a query so many tokens after a key: C/2 numbers, 1/√C and c² within. */
-export function positionsScoreParts(qHands, kHands, frequencies, concentration, distance) {
-  const scale = concentration ** 2 / Math.sqrt(2 * frequencies.length);
+/** For each pair, what stands before the cosine and the sine of distance·f[i]: [[dot, cross], …], 1/√C and c² within. */
+function positionsWeights(qHands, kHands, concentration) {
+  const scale = concentration ** 2 / Math.sqrt(2 * qHands.length);
   return qHands.map(([qx, qy], i) => {
     const [kx, ky] = kHands[i];
-    const angle = distance * frequencies[i];
-    return scale * ((qx * kx + qy * ky) * Math.cos(angle) + (qx * ky - qy * kx) * Math.sin(angle));
+    return [scale * (qx * kx + qy * ky), scale * (qx * ky - qy * kx)];
   });
+}
+
+/** What each pair adds to the score of a query so many tokens after a key: C/2 numbers. */
+export function positionsScoreParts(qHands, kHands, frequencies, concentration, distance) {
+  const weights = positionsWeights(qHands, kHands, concentration);
+  return weights.map(([dot, cross], i) => dot * Math.cos(distance * frequencies[i]) + cross * Math.sin(distance * frequencies[i]));
 }
 
 /** The scores at distances 0, step, 2·step, … up to `reach`; `pairs` picks which pairs count (all by default). */
 export function positionsCurve(qHands, kHands, frequencies, concentration, reach, step = 1, pairs = null) {
-  const which = pairs ?? frequencies.map((_, i) => i);
-  const pick = (list) => which.map((i) => list[i]);
-  const [q, k, f] = [pick(qHands), pick(kHands), pick(frequencies)];
-  const rescale = Math.sqrt(f.length / frequencies.length); // the head's 1/√C, not the part's
-  const count = Math.floor(reach / step) + 1;
-  return Float64Array.from({ length: count }, (_, n) =>
-    rescale * positionsSum(positionsScoreParts(q, k, f, concentration, n * step)));
+  const weights = positionsWeights(qHands, kHands, concentration);
+  const scores = new Float64Array(Math.floor(reach / step) + 1);
+  for (const i of pairs ?? weights.keys()) {
+    const [dot, cross] = weights[i];
+    for (let n = 0; n < scores.length; n++) {
+      scores[n] += dot * Math.cos(n * step * frequencies[i]) + cross * Math.sin(n * step * frequencies[i]);
+    }
+  }
+  return scores;
 }
 
 /** Tokens that one full turn takes, pair by pair. */

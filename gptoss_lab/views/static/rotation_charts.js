@@ -4,9 +4,8 @@ import { svg } from "./core.js";
 import { positionsCount, positionsSigned, positionsTokens } from "./dials.js";
 import { positionsCurve, positionsTicks, positionsWavelengths } from "./rotation.js";
 
-/** A frame with axes in `node`: x and y map numbers to pixels; draw into it with add(). */
-function positionsFrame(node, { x, y, xTicks, yTicks, xName, yName, yTick = positionsCount }) {
-  const [width, height] = [node.clientWidth || 400, node.clientHeight || 250];
+/** A frame with axes in `node` of size [width, height]: x and y map numbers to pixels; draw into it with add(). */
+function positionsFrame(node, [width, height], { x, y, xTicks, yTicks, xName, yName, yTick = positionsCount }) {
   const [left, right, top, bottom] = [52, width - 10, 10, height - 36];
   const at = { x: (v) => left + ((v - x[0]) / (x[1] - x[0])) * (right - left), y: (v) => bottom - ((v - y[0]) / (y[1] - y[0])) * (bottom - top) };
   node.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -26,10 +25,10 @@ function positionsPath(values, x, y, step) {
 }
 
 /** Wavelengths pair by pair on a log scale, with the lengths they are measured by. */
-export function positionsWaveChart(node, { frequencies, plain, lengths, pair }) {
+export function positionsWaveChart(node, size, { frequencies, plain, lengths, pair }) {
   const [long, short] = [positionsWavelengths(frequencies), positionsWavelengths(plain)];
   const most = Math.log10(Math.max(...long, ...lengths.map((l) => l.tokens)) * 2);
-  const frame = positionsFrame(node, {
+  const frame = positionsFrame(node, size, {
     x: [-0.5, frequencies.length - 0.5], y: [0.5, most], xTicks: positionsTicks(0, frequencies.length - 1, 8),
     yTicks: positionsTicks(1, Math.floor(most), 4), xName: "pair, fastest first", yName: "tokens for one turn",
     yTick: (t) => (t < 4 ? (10 ** t).toLocaleString("en") : t < 6 ? `${10 ** (t - 3)}k` : `${10 ** (t - 6)}M`),
@@ -47,14 +46,14 @@ export function positionsWaveChart(node, { frequencies, plain, lengths, pair }) 
 }
 
 /** The score at every distance: all pairs, the slower half alone, the chosen pair alone, and where we are. Returns its frame. */
-export function positionsScoreChart(node, { q, k, frequencies, concentration, distance, score, window, reach, pair }) {
+export function positionsScoreChart(node, size, { q, k, frequencies, concentration, distance, score, window, reach, pair }) {
   const step = Math.max(1, Math.ceil(reach / 512));
   const slow = frequencies.map((_, i) => i).slice(Math.floor(frequencies.length / 2));
   const curves = [slow, [pair], null].map((pairs) => positionsCurve(q, k, frequencies, concentration, reach, step, pairs));
   let [low, high] = [0, 0];
   for (const curve of curves) for (const v of curve) { low = Math.min(low, v); high = Math.max(high, v); }
   const room = (high - low || 1) * 0.08;
-  const frame = positionsFrame(node, {
+  const frame = positionsFrame(node, size, {
     x: [0, reach], y: [low - room, high + room], xTicks: positionsTicks(0, reach, 4), yTicks: positionsTicks(low, high, 5),
     xName: `tokens from query back to key${step > 1 ? ` (one in ${step} drawn)` : ""}`, yName: "score", yTick: (t) => String(t).replace("-", "−"),
   });
