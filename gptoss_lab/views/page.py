@@ -1,7 +1,8 @@
-"""The explorer as a page: one HTML file with its script, its style and the numbers, that needs no network and no server.
+"""The explorer as a page: one HTML file with its script, its style and the numbers; no network, no server.
 
-The page forbids itself every request (Content-Security-Policy: default-src 'none'), and its script is named by its hash.
-Text from prompts lies in a JSON block in which `<`, `>` and `&` are escaped, so that no prompt can end the block.
+The page forbids itself every request (Content-Security-Policy: default-src 'none'), and its script is named
+by its hash. Text from prompts lies in a JSON block in which `<`, `>` and `&` are escaped, so that no prompt
+can end the block.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from ..trace import Trace
 from . import payload
 
 STATIC = Path(__file__).parent / "static"
+FROM = re.compile(r"^(?:import|export)\s+(?:[\w*{][^;\"']*\s+from\s+)?[\"'][^\"']+[\"'];\n", re.MULTILINE)
 FIRST, LAST = ("core.js", "heatmap.js"), ("explorer.js",)
 
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-{hash}'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; script-src 'sha256-{hash}'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <title>{title}</title>
@@ -56,8 +59,8 @@ This page draws itself with JavaScript, which is switched off here.</pre></main>
 def script() -> str:
     """The renderer as one ES module: the files one after another, without their imports and exports.
 
-    This is all the building there is: names are unique across files, so a module's exports are simply there for the next.
-    `export default`, which the widget asks for, stays.
+    This is all the building there is: names are unique across files, so what one exports is simply there for
+    the next. `export default`, which the widget asks for, stays.
     """
     names = [*FIRST, *sorted(p.name for p in STATIC.glob("*.js") if p.name not in FIRST + LAST), *LAST]
     return "\n".join(joined((STATIC / name).read_text("utf-8")) for name in names)
@@ -65,8 +68,7 @@ def script() -> str:
 
 def joined(source: str) -> str:
     """One file of the renderer as a part of the whole."""
-    source = re.sub(r"^(?:import|export)\s+(?:[\w*{][^;\"']*\s+from\s+)?[\"'][^\"']+[\"'];\n", "", source, flags=re.MULTILINE)
-    return re.sub(r"^export (?!default\b)", "", source, flags=re.MULTILINE)
+    return re.sub(r"^export (?!default\b)", "", FROM.sub("", source), flags=re.MULTILINE)
 
 
 @cache
@@ -76,7 +78,7 @@ def style() -> str:
 
 
 def escaped(value: Any) -> str:
-    """JSON that may stand in a <script> block: nothing in it can be taken for a tag, a comment or a line end of JavaScript."""
+    """JSON that may stand in a <script> block: nothing in it can be taken for a tag or a comment."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
@@ -87,10 +89,14 @@ def page(header: dict[str, Any], block: bytes) -> str:
     """The page's source, from what `payload.pack` made."""
     module = f"\n{script()}\nmountPage();\n"
     return PAGE.format(
-        hash=base64.b64encode(hashlib.sha256(module.encode("utf-8")).digest()).decode(), style=style(), script=module,
-        title=html.escape(f"{header['config']['name']}: {''.join(header['text'])[:60]}"), header=escaped(header),
-        summary=html.escape(header["summary"]), block=base64.b64encode(block).decode(),
-    )  # fmt: skip
+        hash=base64.b64encode(hashlib.sha256(module.encode("utf-8")).digest()).decode(),
+        title=html.escape(f"{header['config']['name']}: {''.join(header['text'])[:60]}"),
+        style=style(),
+        summary=html.escape(header["summary"]),
+        header=escaped(header),
+        block=base64.b64encode(block).decode(),
+        script=module,
+    )
 
 
 def write(path: str | os.PathLike[str], source: str) -> Path:
@@ -118,9 +124,10 @@ def export_html(
 ) -> Path:
     """Write the explorer over a recorded trace as one page of at most `limit` bytes; the path.
 
-    model: the one that made the trace, for what is read out early in Steps; without it the rest is there. views: their
-    names, by default all. Points that would not fit are left out, largest last in, and the page says which.
-    ValueError where the trace can fill no view, or one that was asked for.
+    model: the one that made the trace, for what is read out early in Steps; without it the rest is there.
+    views: their names, by default all. Points that would not fit are left out, those that grow with the
+    square of the text first, and the page says which. ValueError where the trace can fill no view, or not one
+    that was asked for.
     """
     frame = len(script().encode()) + len(style().encode()) + 40_000 + 80 * trace.tokens.shape[1]
     header, block = payload.packed_views(trace, model, views, limit=int((limit - frame) * 3 / 4))

@@ -2,9 +2,10 @@
 
     header, block = pack(trace)
 
-Numbers are 16-bit steps between the smallest and the largest of their point, so a value that is shown to three digits is
-right to three digits; choices and ids are whole numbers. A T x S point is stored as a band: row t holds the keys
-max(0, t - window + 1) to t, since a query sees no other. The batch's first row is taken. The renderer's `Data` reads this.
+Numbers are 16-bit steps between the smallest and the largest of their point, so that three digits shown are
+three digits right; choices and ids are whole numbers. A T x S point is stored as a band: row t holds the keys
+max(0, t - window + 1) to t, since a query sees no other. The batch's first row is taken. The renderer's
+`Data` reads this.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ HOLE = 65535  # the code of -inf and of what may not be seen
 
 @dataclass(frozen=True)
 class View:
-    """A view of the explorer: its title, the points without which it shows nothing, and those it can also use."""
+    """A view of the explorer: its title, the points it cannot do without, and those it can also use."""
 
     name: str
     title: str
@@ -38,22 +39,24 @@ class View:
     uses: tuple[str, ...] = ()
 
 
+ROUTING = ("blocks.*.experts.logits", "blocks.*.experts.choice", "blocks.*.experts.weight")
+LOOKING = ("blocks.*.attention.pattern", "blocks.*.attention.sink")
 # In the order of the tabs. Globs match full names; a point that a family lacks is not asked for.
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
-        View("experts", "Experts", ("blocks.*.experts.logits", "blocks.*.experts.choice", "blocks.*.experts.weight")),
-        View("attention", "Attention", ("blocks.*.attention.pattern",), ("blocks.*.attention.sink",)),
-        View("positions", "Positions", ("blocks.*.attention.q", "blocks.*.attention.k"), ("blocks.*.attention.sink",)),
-        View("steps", "Steps", ("embedding", "blocks.*.residual_mid", "blocks.*.residual"),
-             ("blocks.*.attention.pattern", "blocks.*.attention.sink", "blocks.*.experts.logits",
-              "blocks.*.experts.choice", "blocks.*.experts.weight")),
+        View("experts", "Experts", ROUTING),
+        View("attention", "Attention", LOOKING[:1], LOOKING[1:]),
+        View("positions", "Positions", ("blocks.*.attention.q", "blocks.*.attention.k")),
+        View(
+            "steps", "Steps", ("embedding", "blocks.*.residual_mid", "blocks.*.residual"), LOOKING + ROUTING
+        ),
     )
-}  # fmt: skip
+}
 
 
 def keep_for(config: Config, names: Sequence[str] = tuple(VIEWS)) -> list[str]:
-    """The globs to give to `watch(keep=…)` so that these views can be drawn, of the points that the model has."""
+    """The globs for `watch(keep=…)` so that these views can be drawn, of the points that the model has."""
     globs = [glob for name in names for glob in (*VIEWS[name].needs, *VIEWS[name].uses)]
     return [glob for glob in dict.fromkeys(globs) if has(glob, config)]
 
@@ -72,24 +75,27 @@ def missing(trace: Trace, config: Config) -> dict[str, str]:
             point = next(p for p in points.CATALOGUE if p.name == points.general(absent[0]))
             told[view.name] = str(point.missing(config))
         elif lacking := [name for name in points.match(view.needs, config) if name not in trace]:
-            told[view.name] = f"the trace lacks {lacking[0]!r}: watch again with keep={keep_for(config, [view.name])}"
+            keep = keep_for(config, [view.name])
+            told[view.name] = f"the trace lacks {lacking[0]!r}: watch again with keep={keep}"
     return told
 
 
 def config_of(trace: Trace, model: Transformer | None = None) -> Config:
-    """The config of the model that made a trace: the model's own, the recorded one, or that of a known name."""
+    """The config that made a trace: the model's own, the recorded one, or that of a known name."""
     if model is not None:
         return model.config
-    recorded = trace.source.get("config")
+    recorded: dict[str, Any] | None = trace.source.get("config")
     if recorded:
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()}
         return Config(**{**fields, "yarn": Yarn(**fields["yarn"]) if fields.get("yarn") else None})
     name = trace.source["model"]
     if name not in NAMED:
-        raise ValueError(f"the trace is of {name!r}, which is no known name, and holds no config: give model=, the model "
-                         f"that made it. Known are {', '.join(NAMED)}.")  # fmt: skip
-    changes = {field: ast.literal_eval(value) for field, value in trace.source["changes"].items() if field != "yarn"}
-    return NAMED[name].with_changes(**changes)
+        raise ValueError(
+            f"the trace is of {name!r}, which is no known name, and holds no config: give model=, the "
+            f"model that made it. Known are {', '.join(NAMED)}."
+        )
+    changes = trace.source["changes"].items()
+    return NAMED[name].with_changes(**{field: ast.literal_eval(value) for field, value in changes})
 
 
 def pack(
@@ -99,9 +105,10 @@ def pack(
     extra: Mapping[str, Any] | None = None,
     limit: int = 64_000_000,
 ) -> tuple[dict[str, Any], bytes]:
-    """The header and the block for these views, of at most `limit` bytes; what did not fit is told in `left_out`.
+    """The header and the block for these views, of at most `limit` bytes; `left_out` tells what did not fit.
 
-    extra: what a view computes besides: name → (axes, tensor) becomes an array, anything else goes into header["extra"].
+    extra: what a view computes besides: name → (axes, tensor) becomes an array, anything else goes into
+    header["extra"].
     """
     config = config_of(trace, model)
     block, arrays, left_out = bytearray(), {}, dict[str, list[str]]()
@@ -128,20 +135,31 @@ def pack(
         values = trace[name][0] if axes[0] == "B" else trace[name]
         add(name, [a for a in axes if a != "B"], values, config.windows[layer])
     header = {
-        "format": FORMAT, "config": described(config), "labels": trace.labels, "text": [raw(label) for label in trace.labels],
-        "source": trace.caption, "arrays": arrays, "extra": noted, "missing": missing(trace, config), "views": list(views),
-        "titles": {view.name: view.title for view in VIEWS.values()}, "left_out": [told(n, of) for n, of in left_out.items()],
-    }  # fmt: skip
+        "format": FORMAT,
+        "config": described(config),
+        "labels": trace.labels,
+        "text": [raw(label) for label in trace.labels],
+        "source": trace.caption,
+        "arrays": arrays,
+        "extra": noted,
+        "missing": missing(trace, config),
+        "views": list(views),
+        "titles": {view.name: view.title for view in VIEWS.values()},
+        "left_out": [told(general, names) for general, names in left_out.items()],
+    }
     return header, bytes(block)
 
 
 def packed_views(
-    trace: Trace, model: Transformer | None = None, views: Sequence[str] | None = None, limit: int = 64_000_000
+    trace: Trace,
+    model: Transformer | None = None,
+    views: Sequence[str] | None = None,
+    limit: int = 64_000_000,
 ) -> tuple[dict[str, Any], bytes]:
     """What `pack` makes, with what views compute besides, the code that draws each, and a summary in words.
 
-    views: by default all that the trace can fill, and those that it cannot, which say why. ValueError where a view that was
-    asked for by name, or all of them, cannot be filled.
+    views: by default all, those that the trace cannot fill last, where they say why. ValueError where a view
+    that was asked for by name, or all of them, cannot be filled.
     """
     config = config_of(trace, model)
     absent = missing(trace, config)
@@ -153,30 +171,41 @@ def packed_views(
     if len(absent) == len(VIEWS):
         raise ValueError(f"this trace fills no view: {next(iter(absent.values()))}")
     chosen = list(views or sorted(VIEWS, key=lambda name: name in absent))
-    early = read_out_early(model, trace).extra if model and "steps" in chosen and "steps" not in absent else {}
+    early = (
+        read_out_early(model, trace).extra if model and "steps" in chosen and "steps" not in absent else {}
+    )
     header, block = pack(trace, model, chosen, early, limit)
     header["code"] = {name: code_for(name, trace, model) for name in chosen if name not in absent}
     header["summary"] = summary(trace, config)
-    if model is not None and model.tokenizer is not None:
-        header["prompt"] = model.tokenizer.decode(trace.tokens[0].tolist())
+    header["prompt"] = prompt_of(trace, model) or ""
     return header, block
+
+
+def prompt_of(trace: Trace, model: Transformer | None) -> str | None:
+    """The text of a trace, where the model's tokenizer makes the same tokens of it again."""
+    if model is None or model.tokenizer is None:
+        return None
+    ids = trace.tokens[0].tolist()
+    text = str(model.tokenizer.decode(ids))
+    return text if model.tokenizer.encode_ordinary(text) == ids else None
 
 
 def code_for(view: str, trace: Trace, model: Transformer | None = None) -> str:
     """A cell that draws one view of this text."""
-    text = model.tokenizer.decode(trace.tokens[0].tolist()) if model is not None and model.tokenizer is not None else None
-    again = text is not None and "\ufffd" not in text and model.tokenizer.encode_ordinary(text) == trace.tokens[0].tolist()  # type: ignore[union-attr]
-    prompt = repr(text) if again else trace.tokens[0].tolist()
+    text = prompt_of(trace, model)
+    prompt = trace.tokens[0].tolist() if text is None else text
     keep = keep_for(config_of(trace, model), [view])
-    return (f"import gptoss_lab as lab\n\nmodel = lab.load({trace.source['model']!r})\n"
-            f"trace = lab.watch(model, {prompt}, keep={keep!r})\nlab.views.{view}(trace, model)")  # fmt: skip
+    return (
+        f"import gptoss_lab as lab\n\nmodel = lab.load({trace.source['model']!r})\n"
+        f"trace = lab.watch(model, {prompt!r}, keep={keep!r})\nlab.views.{view}(trace, model)"
+    )
 
 
 def packed(axes: list[str], values: Tensor, window: int | None = None) -> tuple[dict[str, Any], bytes]:
     """One point as codes: what the header says of it, and the bytes.
 
-    Whole numbers stay themselves in 1, 2 or 4 bytes. Others are 16-bit steps from the smallest finite value; -inf and NaN
-    are holes. A causal T S is a band of `window` keys (all T where there is none).
+    Whole numbers stay themselves in 1, 2 or 4 bytes. Others are 16-bit steps from the smallest finite value;
+    -inf and NaN are holes. A causal T S is a band of `window` keys (all T where there is none).
     """
     values = values.detach().cpu()
     about: dict[str, Any] = {"axes": axes, "shape": list(values.shape), "lo": 0, "step": 1}
@@ -196,8 +225,8 @@ def packed(axes: list[str], values: Tensor, window: int | None = None) -> tuple[
         seen = values[finite]
         low, high = (float(seen.min()), float(seen.max())) if seen.numel() else (0.0, 0.0)
         about |= {"lo": low, "step": (high - low) / (HOLE - 1), "hole": HOLE}
-        steps = ((values.double() - low) / (about["step"] or 1.0)).round()
-        kind, codes = "u16", steps.masked_fill(~finite, HOLE).to(torch.int32).to(torch.uint16)
+        steps = ((values - low) / (about["step"] or 1.0)).round_().masked_fill_(~finite, HOLE)
+        kind, codes = "u16", steps.to(torch.int32).to(torch.uint16)
     data = codes.contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return {**about, "kind": kind, "count": codes.numel()}, data
 
@@ -206,10 +235,14 @@ WHOLE = (("u8", torch.uint8, 2**8), ("u16", torch.uint16, 2**16), ("u32", torch.
 
 
 def described(config: Config) -> dict[str, Any]:
-    """The config's fields, and what follows from them: windows, frequencies (radians a token), concentration."""
+    """The config's fields, and what follows: windows, frequencies (radians a token), concentration."""
     rope = config.positions == "rope"
     turning = frequencies(config.d_head, config.rope_theta, config.yarn).tolist() if rope else []
-    derived = {"windows": list(config.windows), "frequencies": turning, "concentration": concentration(config.yarn)}
+    derived = {
+        "windows": list(config.windows),
+        "frequencies": turning,
+        "concentration": concentration(config.yarn),
+    }
     return {**asdict(config), **derived}
 
 
@@ -221,23 +254,32 @@ def raw(label: str) -> str:
 def told(name: str, names: list[str]) -> str:
     """What was left out, in words: "attention.pattern of layers 2, 3 and 5"."""
     layers = [n.split(".")[1] for n in names]
-    return f"{name.replace('blocks.N.', '')} of layers {', '.join(layers)}" if name.startswith("blocks.N.") else name
+    return (
+        f"{name.replace('blocks.N.', '')} of layers {', '.join(layers)}"
+        if name.startswith("blocks.N.")
+        else name
+    )
 
 
 def summary(trace: Trace, config: Config) -> str:
     """The trace in a few lines of text, for where no picture can be shown."""
-    lines = [f"{trace.tokens.shape[1]} tokens: {' '.join(trace.labels[:40])}{' …' if len(trace.labels) > 40 else ''}"]
+    more = " …" if len(trace.labels) > 40 else ""
+    lines = [f"{len(trace.labels)} tokens: {' '.join(trace.labels[:40])}{more}"]
     for layer, window in enumerate(config.windows):
         parts = []
         choice, sink = (f"blocks.{layer}.{point}" for point in ("experts.choice", "attention.sink"))
         if choice in trace:
             counts = trace[choice][0].flatten().bincount(minlength=config.n_experts or 1)
             share = counts / counts.sum()
-            busiest = ", ".join(f"{e} ({100 * float(share[e]):.0f} %)" for e in share.argsort(descending=True)[:3].tolist())
+            busiest = ", ".join(
+                f"{e} ({100 * float(share[e]):.0f} %)" for e in share.argsort(descending=True)[:3].tolist()
+            )
             parts.append(f"busiest experts {busiest}")
         if sink in trace:
             parts.append(f"the sink takes {100 * float(trace[sink][0].mean()):.0f} % of attention on average")
         if parts:
-            lines.append(f"Layer {layer} ({'dense' if window is None else f'window of {window}'}): {'; '.join(parts)}.")
+            lines.append(
+                f"Layer {layer} ({'dense' if window is None else f'window of {window}'}): {'; '.join(parts)}."
+            )
     size = human(sum(v.numel() * v.element_size() for v in trace.values.values()))
     return "\n".join([*lines, f"Source: {trace.caption}; {size} kept."])

@@ -1,10 +1,11 @@
-"""The explorer in a notebook: an anywidget that runs the user's own prompt in the kernel and shows what came of it.
+"""The explorer in a notebook: an anywidget that runs the user's own prompt in the kernel and shows what came.
 
     explore(model)                          # type a text, Enter
     experts(trace)                          # one view of a trace that is there already
 
-A prompt goes through `watch`; the numbers come back as one binary buffer. Where widgets cannot run, the output holds a
-still and the text in words. Widgets speak the anywidget protocol: JupyterLab, Notebook 7, VS Code.
+A prompt goes through `watch`; the numbers come back as one binary buffer. Where widgets cannot run, the
+output holds a still and the text in words. Widgets speak the anywidget protocol: JupyterLab, Notebook 7, VS
+Code.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ SENT = 64_000_000  # bytes of numbers a widget is sent; a page has a limit of it
 class Explorer(anywidget.AnyWidget):
     """The explorer over one trace; with a model, prompts typed into it make another.
 
-    trace: what is shown now. `handlers` maps a message's `type` to f(message) → answer, so that a view may ask more of the
-    kernel; ValueErrors are answered in words.
+    trace: what is shown now. `handlers` maps a message's `type` to f(message) → answer, so that a view may
+    ask more of the kernel; errors are answered in words.
     """
 
     _esm = traitlets.Unicode(script()).tag(sync=True)
@@ -45,7 +46,11 @@ class Explorer(anywidget.AnyWidget):
     view = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
-        self, trace: Trace, model: Transformer | None = None, views: Sequence[str] | None = None, live: bool = False
+        self,
+        trace: Trace,
+        model: Transformer | None = None,
+        views: Sequence[str] | None = None,
+        live: bool = False,
     ) -> None:
         self.trace, self.model, self.views = trace, model, views
         self.handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -63,7 +68,7 @@ class Explorer(anywidget.AnyWidget):
             self.trace, self.block, self.header = trace, block, header
 
     def run(self, prompt: str | Iterable[int] | Tensor) -> Trace:
-        """Run a prompt through the model and show it. ValueError as `watch` gives it, and for a widget without a model."""
+        """Run a prompt through the model and show it. ValueError as from `watch`, or without a model."""
         if self.model is None:
             raise ValueError("this widget shows a trace and has no model: use lab.explore(model)")
         trace = watch(self.model, prompt, keep=kept(self.model, self.views), last=1, limit=LIMIT)
@@ -82,9 +87,10 @@ class Explorer(anywidget.AnyWidget):
         handler = self.handlers.get(str(message.get("type")))
         try:
             if handler is None:
-                raise ValueError(f"this widget cannot do {message.get('type')!r}; it can do {', '.join(self.handlers) or 'nothing'}")
+                known = ", ".join(self.handlers) or "nothing"
+                raise ValueError(f"this widget cannot do {message.get('type')!r}; it can do {known}")
             self.send({"id": message["id"], **handler(message)})
-        except (ValueError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's own, as out of memory
+        except (ValueError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, as out of memory
             self.send({"id": message["id"], "error": str(error) or type(error).__name__})
 
     def _repr_mimebundle_(self, **more: Any) -> Any:
@@ -105,14 +111,17 @@ def kept(model: Transformer, views: Sequence[str] | None) -> list[str]:
 def still_of(trace: Trace, model: Transformer | None, view: str) -> str | None:
     """A still of the view's first layer, PNG in base64; None where there is nothing to draw."""
     config = payload.config_of(trace, model)
+    looks, sinks, choice, weight = (
+        trace[name][0] if (name := f"blocks.0.{point}") in trace else None
+        for point in ("attention.pattern", "attention.sink", "experts.choice", "experts.weight")
+    )
+    about: Any = {"labels": trace.labels, "layer": 0, "source": trace.caption}
     drawn: Any = None
-    if view == "attention" and "blocks.0.attention.pattern" in trace:
-        sink = trace["blocks.0.attention.sink"][0, 0] if "blocks.0.attention.sink" in trace else None
-        drawn = attention_still(trace["blocks.0.attention.pattern"][0, 0], sink=sink, labels=trace.labels,
-                                window=config.windows[0], layer=0, head=0, source=trace.caption)  # fmt: skip
-    elif "blocks.0.experts.choice" in trace and config.n_experts:
-        drawn = router(trace["blocks.0.experts.choice"][0], trace["blocks.0.experts.weight"][0], config.n_experts,
-                       trace.labels, layer=0, source=trace.caption)  # fmt: skip
+    if looks is not None and (view == "attention" or choice is None):
+        sink = None if sinks is None else sinks[0]
+        drawn = attention_still(looks[0], sink=sink, window=config.windows[0], head=0, **about)
+    elif choice is not None and weight is not None and config.n_experts:
+        drawn = router(choice, weight, config.n_experts, **about)
     if drawn is None:
         return None
     file = BytesIO()
@@ -121,28 +130,34 @@ def still_of(trace: Trace, model: Transformer | None, view: str) -> str | None:
 
 
 def explore(model: Transformer, prompt: str | Iterable[int] | Tensor | None = None) -> Explorer:
-    """The explorer with a box for prompts: type, Enter, look. A text of our own is shown first where none is given."""
-    first = prompt if prompt is not None else PROMPT if model.tokenizer is not None else range(min(24, model.config.vocab_size))
-    trace = watch(model, first, keep=kept(model, None), last=1)
+    """The explorer with a box for prompts: type, Enter, look. Without a prompt it shows a text of ours.
+
+    A model without a tokenizer shows ids and has no box.
+    """
+    if prompt is None:
+        prompt = PROMPT if model.tokenizer is not None else range(min(24, model.config.vocab_size))
+    trace = watch(model, prompt, keep=kept(model, None), last=1)
     return Explorer(trace, model, live=model.tokenizer is not None)
 
 
 def experts(trace: Trace, model: Transformer | None = None) -> Explorer:
-    """Experts alone: who answers for each token, load, margins. Needs blocks.*.experts.logits, .choice and .weight."""
+    """Experts alone: who answers for each token, load, margins. Needs experts.logits, .choice and .weight."""
     return Explorer(trace, model, ["experts"])
 
 
 def attention(trace: Trace, model: Transformer | None = None) -> Explorer:
-    """Attention alone: a window layer beside a dense one. Needs blocks.*.attention.pattern; .sink where there are sinks."""
+    """Attention alone: a window layer beside a dense one. Needs attention.pattern; uses .sink."""
     return Explorer(trace, model, ["attention"])
 
 
 def positions(trace: Trace, model: Transformer | None = None) -> Explorer:
-    """Positions alone: rotating hands, score against distance, wavelengths. Needs blocks.*.attention.q and .k."""
+    """Positions alone: rotating hands, score against distance, wavelengths. Needs attention.q and .k."""
     return Explorer(trace, model, ["positions"])
 
 
 def steps(trace: Trace, model: Transformer | None = None) -> Explorer:
-    """Steps alone: the text walked block by block. Needs embedding, blocks.*.residual_mid and .residual; model: to read the
-    residual out early."""
+    """Steps alone: the text walked block by block. Needs embedding, residual_mid and residual.
+
+    model: the one that made the trace, to read the residual out early; without it those words are missing.
+    """
     return Explorer(trace, model, ["steps"])

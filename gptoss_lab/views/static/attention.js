@@ -38,7 +38,7 @@ export function bandEdge(tokens, window) {
 }
 
 const attentionScale = { lo: 0, hi: 1, gamma: 0.5, unit: "share" };
-const attentionMargin = { left: 84, bottom: 84 };
+const attentionMargin = { left: 84, top: 7, bottom: 66 };
 
 export function mountAttention(root, data, store, env) {
   let sides = [];
@@ -59,11 +59,12 @@ export function mountAttention(root, data, store, env) {
       among.map((n) => el("option", { value: n }, `layer ${n}`)));
     const tag = el("span", { class: "gl-tag" });
     const heading = el("h3");
-    const canvas = el("canvas", { style: { height: "430px" } });
+    const canvas = el("canvas", { class: "gl-attention-map" });
     const read = el("div", { class: "gl-read" });
     const says = el("p", { class: "gl-attention-says" });
     const cells = data.labels.map((label, t) => el("span", { class: "gl-token", onclick: () => store.set({ token: t }), title: `token ${t}` }, label));
-    const text = el("div", { class: "gl-strip", role: "img" }, cells);
+    const chip = el("span", { class: "gl-token gl-sink", title: "what goes to the sink" }, "sink");
+    const text = el("div", { class: "gl-strip", role: "img" }, chip, cells);
     const thumbs = headGroups(data.config.n_heads, data.config.n_kv_heads).map((heads, g) => {
       const buttons = heads.map((h) => {
         const picture = el("canvas", { width: 104, height: 104, "aria-hidden": "true" });
@@ -165,7 +166,7 @@ export function mountAttention(root, data, store, env) {
         thumbs.forEach((group) => group.buttons.forEach(({ button, h }) => button.setAttribute("aria-pressed", String(h === head))));
         const taken = sink(layer)?.row(head);
         const mean = taken ? taken.reduce((a, b) => a + b, 0) / T : 0;
-        heading.textContent = taken ? `head ${head}: the sink takes ${percent(mean)} on average` : `head ${head}: there is no sink`;
+        heading.textContent = taken ? `head ${head}: sink ${percent(mean)} on average` : `head ${head}: no sink`;
       } else if (was.token !== token) {
         map.update({ selected: { row: token } });
       }
@@ -177,6 +178,10 @@ export function mountAttention(root, data, store, env) {
       const { values, seen } = pattern(layer).square(head);
       const row = values.subarray(token * T, (token + 1) * T);
       const taken = sink(layer)?.at(head, token) ?? null;
+      chip.hidden = taken === null;
+      const of = colours.at("cividis", Math.sqrt(taken ?? 0));
+      chip.style.backgroundColor = `rgb(${of.join(" ")})`;
+      chip.style.color = colours.inkOn(of);
       cells.forEach((cell, k) => {
         const shown = seen[token * T + k];
         const colour = colours.at("cividis", Math.sqrt(row[k]));
@@ -209,7 +214,7 @@ export function mountAttention(root, data, store, env) {
     const halves = windowed.length && dense.length ? [[windowed, "window"], [dense, "dense"]] : kept.length > 1 ? [[kept.filter((n) => n % 2 === 0), "even"], [kept.filter((n) => n % 2 === 1), "odd"]] : [[kept, "only"]];
     node.replaceChildren();
     sides = halves.filter(([among]) => among.length).map(([among, kind]) => side(among, kind));
-    foot.replaceChildren(legend(attentionScale, [0, 0.01, 0.1, 0.3, 1], "attention (square-root scale)"),
+    foot.replaceChildren(legend(attentionScale, [0, 0.1, 0.4, 1], "attention (square-root scale)"),
       el("p", { class: "gl-quiet" }, "Hatched: keys that a query may not see. Blue staircase: the edge of the window. ",
         data.config.sinks ? "Sink: what a head leaves to no token; a row and its sink sum to 100 %." : "This model has no sinks: each row sums to 100 %."));
     node.append(...sides.map((one) => one.box), foot);

@@ -269,6 +269,7 @@ export function percent(share) {
  */
 export function tokenStrip(labels, pick, name = "tokens of the text") {
   let selected = 0;
+  let shownOnce = false;
   const cells = labels.map((label, t) =>
     el("button", { type: "button", class: "gl-token", role: "option", tabindex: -1, "data-token": t, onclick: () => choose(t) }, label),
   );
@@ -303,7 +304,15 @@ export function tokenStrip(labels, pick, name = "tokens of the text") {
       }
       if (titles) cell.title = titles[t] ?? "";
     });
+    if (now !== selected || !shownOnce) inView(cells[now]);
+    shownOnce = true;
     selected = now;
+  }
+
+  /** Scrolls the strip alone, never the page. */
+  function inView(cell) {
+    if (!cell || (cell.offsetTop >= node.scrollTop && cell.offsetTop + cell.offsetHeight <= node.scrollTop + node.clientHeight)) return;
+    node.scrollTop = cell.offsetTop - (node.clientHeight - cell.offsetHeight) / 2;
   }
 
   update();

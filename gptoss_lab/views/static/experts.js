@@ -75,7 +75,8 @@ export function mountExperts(root, data, store, env) {
   const pathNote = el("p", { class: "gl-quiet" });
   const node = el("div", { class: "gl-experts" },
     el("div", { style: { "min-width": "0" } },
-      el("div", { class: "gl-experts-head" }, title, key, el("label", { class: "gl-quiet" }, "colours: ", pick)),
+      el("div", { class: "gl-experts-head" }, title,
+        el("div", { class: "gl-experts-key" }, el("label", { class: "gl-quiet" }, "colours: ", pick), key)),
       el("div", { class: "gl-experts-map" }, canvas, loads, margins, el("div")),
       read,
       el("h3", { style: { "margin-top": "8px" } }, "Every layer"),
@@ -87,7 +88,7 @@ export function mountExperts(root, data, store, env) {
           el("thead", {}, el("tr", {}, ["layer", "experts and weights", "just missed"].map((name) => el("th", { scope: "col" }, name)))), path))));
   root.append(node);
 
-  const margin = { left: 66, bottom: 74 };
+  const margin = { left: 66, top: 2, bottom: 66 };
 
   function load(next) {
     data = next;
@@ -158,7 +159,7 @@ export function mountExperts(root, data, store, env) {
       if (big) big.update(given);
       else big = heatmap(canvas, given);
       title.textContent = `Layer ${one.n}: ${one.kept} of ${one.experts} experts answer for each token`;
-      key.replaceChildren(legend(about.scale, about.ticks, about.title));
+      key.replaceChildren(legend(about.scale, about.ticks, about.title, false));
     } else {
       big.update({ selected: { row: expert, col: token } });
     }
@@ -197,27 +198,35 @@ export function mountExperts(root, data, store, env) {
   function drawLoads(one, expert) {
     const [ctx, w, h] = plain(loads);
     if (!w) return;
-    const size = (h - margin.bottom) / one.experts;
+    const size = (h - margin.top - margin.bottom) / one.experts;
     const most = Math.max(...one.load, 2 / one.experts);
     const room = w - 40;
+    const written = [];
     for (let e = 0; e < one.experts; e++) {
-      const y = e * size;
+      const y = margin.top + e * size;
       ctx.fillStyle = colours.of(loads, "experts");
       ctx.globalAlpha = e === expert ? 1 : 0.7;
       ctx.fillRect(0, y + 0.15 * size, (room * one.load[e]) / most, Math.max(0.7 * size, 1));
       ctx.globalAlpha = 1;
       if (size < 13 && e !== expert) continue;
-      ctx.fillStyle = colours.of(loads, e === expert ? "ink" : "muted");
-      ctx.textBaseline = "middle";
-      ctx.fillText(percent(one.load[e]), (room * one.load[e]) / most + 4, y + size / 2);
+      written.push([percent(one.load[e]), (room * one.load[e]) / most + 5, y + size / 2, e === expert ? "ink" : "muted"]);
     }
-    const even = (room / one.experts) / most;
+    const even = room / one.experts / most;
     ctx.strokeStyle = colours.of(loads, "ink");
     ctx.setLineDash([3, 3]);
     ctx.beginPath();
     ctx.moveTo(even, 0);
     ctx.lineTo(even, h - margin.bottom);
     ctx.stroke();
+    ctx.setLineDash([]);
+    ctx.textBaseline = "middle";
+    ctx.lineWidth = 4;
+    ctx.strokeStyle = colours.of(loads, "page");
+    for (const [text, x, y, ink] of written) {
+      ctx.fillStyle = colours.of(loads, ink);
+      ctx.strokeText(text, x, y);
+      ctx.fillText(text, x, y);
+    }
     ctx.fillStyle = colours.of(loads, "muted");
     ctx.textBaseline = "top";
     ctx.fillText("load: share of", 0, h - margin.bottom + 6);
@@ -230,7 +239,7 @@ export function mountExperts(root, data, store, env) {
   function drawMargins(one, token) {
     const [ctx, w, h] = plain(margins);
     if (!w) return;
-    const { rows: _, cols } = big.view();
+    const { cols } = big.view();
     const size = (w - margin.left) / cols[1];
     const finite = [...one.margin].filter(Number.isFinite);
     const most = Math.max(...finite, 1e-6);
@@ -261,7 +270,7 @@ export function mountExperts(root, data, store, env) {
       row.children[0].textContent = String(one.n);
       row.children[1].replaceChildren(el("div", { class: "gl-experts-weights" }, chosen.map(({ expert: e, weight }) =>
         el("i", { class: e === expert && one.n === layer ? "gl-on" : "", style: { flex: `${Math.max(weight, 0.001)} 1 0` }, title: `expert ${e}: ${percent(weight)}` },
-          weight > 0.12 ? `${e} · ${percent(weight)}` : ""))));
+          weight > 0.4 ? `${e} · ${percent(weight)}` : weight > 0.1 ? `${e}` : ""))));
       row.children[2].textContent = one.missed[token] < 0 ? "none" : `${one.missed[token]} by ${readable(one.margin[token])}`;
       row.children[2].title = "the best expert that was not chosen, and by how much its logit fell short";
     });

@@ -85,7 +85,7 @@ export function mountExplorer(root, data, store, env = {}) {
     el("details", {}, el("summary", {}, "Keys"), el("pre", {},
       "Tab goes from part to part; arrows move inside tokens, tabs and maps.\n[ ] previous and next layer    { } previous and next head    , . previous and next token\nIn a map: arrows move the selection, Page Up/Down and Home/End jump, + − zoom, 0 shows all.")));
   root.classList.add("gl-root");
-  root.replaceChildren(el("div", { class: "gl-top" }, heading, source), box, word, strips, bar, tabs, panel, foot, spoken);
+  root.replaceChildren(el("div", { class: "gl-top" }, heading, source, word), box, strips, bar, tabs, panel, foot, spoken);
 
   function open(asked, focus = false) {
     if (view) view.destroy();

@@ -34,13 +34,13 @@ export function shareOf(value, { lo = 0, hi = 1, gamma = 1 }) {
   return gamma === 1 ? t : t ** gamma;
 }
 
-/** The meaning of the colours: a bar with numbers at `ticks`. */
-export function legend(scale, ticks, name) {
+/** The meaning of the colours: a bar with numbers at `ticks`, its name before it unless something else says it. */
+export function legend(scale, ticks, name, named = true) {
   const { map = "cividis", unit } = scale;
   const stops = Array.from({ length: 17 }, (_, n) => `${colours.css(map, n / 16)} ${(100 * n) / 16}%`);
   const marks = ticks.map((tick) => el("span", { style: { left: `${100 * shareOf(tick, scale)}%` } }, readable(tick, unit)));
   return el("div", { class: "gl-legend", role: "img", "aria-label": `${name}, from ${readable(ticks[0], unit)} to ${readable(ticks.at(-1), unit)}` },
-    el("span", { class: "gl-legend-name" }, name),
+    el("span", { class: named ? "gl-legend-name" : "gl-hidden" }, name),
     el("div", { class: "gl-legend-bar", style: { background: `linear-gradient(to right, ${stops.join(", ")})` } }),
     el("div", { class: "gl-legend-ticks" }, marks));
 }
