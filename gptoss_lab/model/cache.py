@@ -83,13 +83,12 @@ class Cache:
         sizes = [min(length, window or length) for window in config.windows]
         self.layers = [LayerCache(size, batch, config, dtype, device) for size in sizes]
 
-    def reserve(self, new: int) -> int:
-        """Count `new` tokens in and return how many came before; ValueError where they do not fit."""
+    def reserve(self, new: int) -> None:
+        """Count `new` tokens in; ValueError where they do not fit."""
         if self.tokens + new > self.length:
             per_token = sum(2 * layer.k[0, 0].numel() * layer.k.element_size() for layer in self.layers)
             raise ValueError(
                 f"{self.tokens + new} tokens exceed the cache's {self.length}; make it with "
                 f"length={self.tokens + new} (at most {per_token / 1e3:.1f} KB a token)"
             )
-        before, self.tokens = self.tokens, self.tokens + new
-        return before
+        self.tokens += new

@@ -94,13 +94,15 @@ class Transformer(nn.Module):
         positions: B T, −1 for padding (on the left); by default they follow what the cache has seen.
         ValueError for tokens outside the vocabulary or positions outside a learned table or the cache.
         """
-        start = cache.reserve(tokens.shape[-1]) if cache is not None else 0
-        if positions is None:
-            positions = (torch.arange(tokens.shape[1], device=tokens.device) + start).expand(tokens.shape)
         if not torch.compiler.is_compiling():
-            check(tokens, positions, self.config)
+            check(tokens, self.config)
+        if positions is None:
+            start = 0 if cache is None else cache.tokens
+            positions = (torch.arange(tokens.shape[1], device=tokens.device) + start).expand(tokens.shape)
         tap = tap.at(positions=positions)
         x = self.embed(tokens, positions, tap)
+        if cache is not None:
+            cache.reserve(tokens.shape[1])
         for n, block in enumerate(self.blocks):
             x = block(x, positions, cache.layers[n] if cache is not None else None, tap.within(f"blocks.{n}"))
         return self.read_out(x, last, tap)
@@ -111,6 +113,8 @@ class Transformer(nn.Module):
         if self.config.positions == "learned":
             if positions is None:
                 positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+            if not torch.compiler.is_compiling():
+                check_learned(positions, self.config)
             rows = F.embedding(positions.clamp(min=0), self.position_embedding).float()
             if tap.wants("position_embedding"):
                 if (positions != positions[0]).any():
@@ -155,7 +159,13 @@ class Transformer(nn.Module):
         """
         with torch.device("meta"):
             other = Transformer(self.config.with_changes(**changes))
-        adopt(other, self, f"with_config({', '.join(f'{k}={v!r}' for k, v in changes.items())})")
+        asked = f"with_config({', '.join(f'{k}={v!r}' for k, v in changes.items())})"
+        for field in ("bias", "tied"):
+            if getattr(other.config, field) != getattr(self.config, field):
+                raise ValueError(
+                    f"{asked}: {field!r} is settled by the weights. Only changes that keep them can be made."
+                )
+        adopt(other, self, asked)
         other.tokenizer, other.weights_from = self.tokenizer, self.weights_from
         other.changes = {**self.changes, **changes}
         return other.train(self.training)
@@ -189,14 +199,18 @@ def adopt(new: nn.Module, old: nn.Module, asked: str) -> None:
             setattr(new, seam, vars(old)[seam])
 
 
-def check(tokens: Tensor, positions: Tensor, config: Config) -> None:
-    """ValueError for tokens or positions that the tables do not have."""
+def check(tokens: Tensor, config: Config) -> None:
+    """ValueError for tokens that the embedding table does not have."""
     if tokens.ndim != 2 or tokens.dtype != torch.int64:
         raise ValueError(f"tokens are {tuple(tokens.shape)} {tokens.dtype}; expected B T int64")
     if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < config.vocab_size):
         raise ValueError(f"tokens reach from {int(tokens.min())} to {int(tokens.max())}; "
                          f"{config.name} knows 0 to {config.vocab_size - 1}")  # fmt: skip
-    if positions.numel() and int(positions.max()) >= config.context and config.positions == "learned":
+
+
+def check_learned(positions: Tensor, config: Config) -> None:
+    """ValueError for positions that were not learned."""
+    if positions.numel() and int(positions.max()) >= config.context:
         raise ValueError(
             f"position {int(positions.max())} is past the {config.context} positions that {config.name} "
             "learned; shorten the text"
