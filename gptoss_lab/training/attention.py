@@ -107,7 +107,8 @@ def attend_banded(window: int) -> Callable[..., Tensor]:
 
 def attach(model: Transformer) -> Transformer:
     """Give every layer of `model` the form of attention for training, and return the model."""
-    for block in model.blocks:
+    blocks: list[Any] = list(model.blocks)
+    for block in blocks:
         window = block.attention.window
         block.attention.attend = attend_banded(window) if window else attend_causal
     return model

@@ -1,12 +1,14 @@
-"""How well a model predicts text it was not trained on: bits per byte by domain and by position.
+"""How well a model predicts text it was not trained on, and how it spends its attention and its experts.
 
     bits per byte = −Σ log₂ p(token) / bytes of those tokens
 
-It does not depend on how finely a tokenizer cuts, so that models may be compared by it.
+It does not depend on how finely a tokenizer cuts, so that models may be compared by it. `python -m
+gptoss_lab.training.measure MODEL` prints the tables of a model's card.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 
 import tiktoken
@@ -14,17 +16,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..config import require
 from ..model.transformer import Transformer
+from ..tap import Recorder
+from ..weights import load
+from .attention import attach
 from .corpus import DOMAINS, heldout_windows
+
+EDGES = (0, 8, 32, 128, 256, 512, 768, 1024)  # of the positions that are told together
 
 
 @torch.no_grad()
 def losses(model: Transformer, windows: Tensor, batch: int = 16) -> Tensor:
     """−log p of every target in nats, on the CPU: windows B T+1 → B T. A window's first token is given."""
-    found = []
+    was_training, found = model.training, []
+    model.eval()
     for part in windows.to(model.token_embedding.device).split(batch):
         logits = model(part[:, :-1])
         found.append(F.cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none").cpu())
+    model.train(was_training)
     return torch.cat(found)
 
 
@@ -36,13 +46,11 @@ def evaluate(
 
     At most `limit` windows a domain (None: all), spread evenly over its held-out text, the same every time.
     """
-    was_training, found = model.training, {}
-    model.eval()
+    found = {}
     for domain in DOMAINS:
         windows, sizes = heldout_windows(encoding, domain, context, limit)
         nats = float(losses(model, windows, batch).double().sum())
         found[domain] = nats / math.log(2) / int(sizes.sum())
-    model.train(was_training)
     return found
 
 
@@ -50,10 +58,74 @@ def by_position(
     model: Transformer, encoding: tiktoken.Encoding, domain: str, context: int, limit: int | None = 16,
     batch: int = 4,
 ) -> Tensor:  # fmt: skip
-    """Mean nats a token at each of the `context` positions of held-out windows; the first has one token to
-    see."""
-    was_training = model.training
-    model.eval()
-    found = losses(model, heldout_windows(encoding, domain, context, limit).tokens, batch).double().mean(0)
-    model.train(was_training)
-    return found
+    """Mean nats a token at each of the `context` positions of held-out windows; the first has one to see."""
+    windows, _ = heldout_windows(encoding, domain, context, limit)
+    return losses(model, windows, batch).double().mean(0)
+
+
+@torch.no_grad()
+def sink_share(model: Transformer, windows: Tensor) -> Tensor:
+    """The share of attention that the sinks take: windows B T → L H, means over all tokens."""
+    names = [f"blocks.{n}.attention.sink" for n in range(model.config.n_layers)]
+    recorder = Recorder(keep=names)
+    model(windows, last=1, tap=recorder)
+    return torch.stack([recorder.kept[name].mean((0, 2)) for name in names])
+
+
+@torch.no_grad()
+def expert_share(model: Transformer, windows: Tensor) -> Tensor:
+    """The share of choices that each expert gets: windows B T → L E, rows that sum to 1."""
+    names = [f"blocks.{n}.experts.choice" for n in range(model.config.n_layers)]
+    recorder, experts = Recorder(keep=names), model.config.n_experts or 0
+    model(windows, last=1, tap=recorder)
+    counts = [recorder.kept[name].flatten().bincount(minlength=experts) for name in names]
+    return torch.stack([count / count.sum() for count in counts])
+
+
+def table(columns: list[str], rows: dict[str, list[float]], digits: int = 3) -> str:
+    """A Markdown table: one line for each of `rows`."""
+    cells = [columns, ["---"] * len(columns), *([f"{x:.{digits}f}" for x in row] for row in rows.values())]
+    return "\n".join(f"| {' | '.join([name, *row])} |" for name, row in zip(["", "---", *rows], cells))
+
+
+def report(model: Transformer, limit: int | None) -> str:
+    """The tables of a model's card, over `limit` windows a domain."""
+    encoding, config = model.tokenizer, model.config
+    require(encoding is not None, f"{config.name} has no tokenizer, so that no text can be measured")
+    fast, contexts = attach(model.with_config()), sorted({256, config.context})
+    bits = [evaluate(fast, encoding, context, limit, batch=4) for context in contexts]
+    rows = {name: [found[name] for found in bits] for name in DOMAINS}
+    parts = ["Bits per byte of held-out text, in windows of so many tokens:", ""]
+    parts.append(table([str(context) for context in contexts], rows))
+    places = [(a, b) for a, b in zip(EDGES, EDGES[1:]) if b <= config.context]
+    curves = {name: by_position(fast, encoding, name, config.context, limit) for name in DOMAINS}
+    means = {name: [float(curve[a:b].mean()) for a, b in places] for name, curve in curves.items()}
+    parts += ["", f"Nats a token at the positions of windows of {config.context}:", "",
+              table([f"{a}–{b - 1}" for a, b in places], means)]  # fmt: skip
+    texts = {name: heldout_windows(encoding, name, 255, 4).tokens for name in DOMAINS}
+    layers = [f"layer {n}" for n in range(config.n_layers)]
+    if config.sinks:
+        heads = sink_share(model, torch.cat(list(texts.values())))
+        rows = {layer: [float(h.mean()), float(h.min()), float(h.max())] for layer, h in zip(layers, heads)}
+        parts += ["", "Share of attention that the sinks take:", ""]
+        parts.append(table(["mean", "least head", "most"], rows))
+    if config.n_experts:
+        shares = {name: expert_share(model, windows) for name, windows in texts.items()}
+        for n, layer in enumerate(layers):
+            rows = {name: share[n].tolist() for name, share in shares.items()}
+            parts += ["", f"Share of choices of each expert, {layer}:", "",
+                      table([str(e) for e in range(config.n_experts)], rows, digits=2)]  # fmt: skip
+    return "\n".join([f"{config.name}: {model.weights_from}", "", *parts])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m gptoss_lab.training.measure MODEL`: print the tables of a model's card."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model", help="a shipped model's name, or a folder")
+    parser.add_argument("--windows", type=int, default=24, help="held-out windows a domain, at most")
+    options = parser.parse_args(arguments)
+    print(report(load(options.model), options.windows))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ is read from the model through a tap.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,8 @@ def in_phase(model: Transformer, recipe: Recipe, phase: int) -> Transformer:
     training."""
     now = recipe.phases[phase]
     phased = model.with_config(yarn=recipe.config.yarn if now.yarn else None)
-    for experts in [block.experts for block in phased.blocks] if now.rounded else ():
+    blocks: list[Any] = list(phased.blocks) if now.rounded else []
+    for experts in (block.experts for block in blocks):
         experts.gate_up, experts.down = RoundedStack(experts.gate_up), RoundedStack(experts.down)
     return attach(phased)
 

@@ -94,16 +94,16 @@ def card(run: Run, columns: dict[str, dict[str, float]]) -> str:
     return f"""# {recipe.name}
 
 {early}A miniature of {config.family}'s architecture, trained from nothing on the corpora of `gptoss_lab`:
-{config.n_layers} layers, width {config.d_model}, {form}{size:.1f} M parameters of which {active:.1f} M take part in
-a token, context {config.context}. It has seen a few million tokens of six kinds of text. It is made to be looked into;
-it knows nothing and answers no questions.
+{config.n_layers} layers, width {config.d_model}, {form}{size:.1f} M parameters
+of which {active:.1f} M take part in a token, context {config.context}. It has seen a few million tokens
+of six kinds of text. It is made to be looked into; it knows nothing and answers no questions.
 
 ## How it was trained
 
 `{command}`, step {run.done:,} of {run.steps:,}: {run.tokens:,} tokens,
-{run.seconds / 60:.0f} minutes on {made.get("threads")} threads of a {made.get("processor")} processor shared with other work.
-AdamW, peak learning rate {recipe.peak:g}, {recipe.warmup} steps of warm-up, then in a straight line to zero; weight
-decay {recipe.decay:g} on matrices, gradients clipped at {recipe.clip:g}, load-balancing weight {recipe.balance:g}.
+{run.seconds / 60:.0f} minutes ({made.get("processor")}, threads: {made.get("threads")}). AdamW, peak
+learning rate {recipe.peak:g}, {recipe.warmup} steps of warm-up, then in a straight line to zero; weight
+decay {recipe.decay:g} on matrices, gradients clipped at {recipe.clip:g}, load balancing {recipe.balance:g}.
 
 {phases}
 
@@ -112,14 +112,14 @@ Every loss of every step is in `training.json`, with versions.
 ## Bits per byte of held-out text
 
 With the weights as training left them in float32, and as they are stored ({kept}).
-The held-out text is the last 2 % of every corpus.
+Held out is the last 2 % of every corpus.
 
 {head}
 {rows}
 
 ## Licence
 
-The weights are Apache-2.0, as the package is. The corpora's licences and attributions stand in the package's NOTICE.
+The weights are Apache-2.0, as the package is. The corpora's licences and attributions stand in its NOTICE.
 """
 
 
