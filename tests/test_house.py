@@ -52,7 +52,7 @@ ROOMS = {
     "study": room(4, "torch"),
     "training": room(4, "torch tiktoken tqdm safetensors"),
     "figures": room(5, "numpy matplotlib", sees="config points tap figures"),
-    "views": room(5, "torch numpy ipywidgets traitlets IPython"),
+    "views": room(5, "torch numpy anywidget ipywidgets traitlets IPython"),
     "checks": room(6, "torch"),
     "cli": room(6, "torch tqdm matplotlib"),
     "__main__": room(6),
@@ -156,7 +156,7 @@ def test_every_folder_of_code_is_a_package():
 
 
 def test_importing_the_package_loads_nothing():
-    heavy = "torch numpy matplotlib ipywidgets transformers numba IPython tiktoken safetensors"
+    heavy = "torch numpy matplotlib ipywidgets anywidget transformers numba IPython tiktoken safetensors"
     probe = ("import sys, gptoss_lab as lab; dir(lab); lab.__version__; "
              f"print(*sorted(set({heavy.split()}) & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
