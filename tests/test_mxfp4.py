@@ -24,23 +24,33 @@ def random_weights(*shape: int, seed: int = 0) -> torch.Tensor:
     """Normal weights whose blocks differ in size by many powers of two."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator).unflatten(-1, (-1, 32))
-    return (weight * torch.exp2(torch.randint(-20, 20, weight.shape[:-1], generator=generator))[..., None]).flatten(-2)
+    return (
+        weight * torch.exp2(torch.randint(-20, 20, weight.shape[:-1], generator=generator))[..., None]
+    ).flatten(-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_byte_under_every_scale_means_what_the_standard_says(dtype: torch.dtype) -> None:
-    blocks = torch.arange(256, dtype=torch.uint8).repeat(256, 1).unflatten(-1, (16, 16))  # 256 scales, 16 blocks of 16
+    blocks = (
+        torch.arange(256, dtype=torch.uint8).repeat(256, 1).unflatten(-1, (16, 16))
+    )  # 256 scales, 16 blocks of 16
     scales = torch.arange(256, dtype=torch.uint8)[:, None].expand(256, 16)
     ours = unpack(blocks, scales.contiguous(), dtype)
     by_definition = torch.tensor(
-        [[meaning(nibble, scale) for byte in range(256) for nibble in (byte & 15, byte >> 4)] for scale in range(256)],
+        [
+            [meaning(nibble, scale) for byte in range(256) for nibble in (byte & 15, byte >> 4)]
+            for scale in range(256)
+        ],
         dtype=torch.float64,
     )
     fits = by_definition.abs() <= torch.finfo(dtype).max
     assert torch.equal(ours.double()[fits], by_definition[fits])
     assert torch.equal(ours.signbit()[fits], by_definition.signbit()[fits])  # −0 stays −0
     assert ours[255].isnan().all() and not ours[:255].isnan().any()
-    assert ours[:255][~fits[:255]].isinf().all() and set(torch.nonzero(~fits[:255])[:, 0].tolist()) == {253, 254}
+    assert ours[:255][~fits[:255]].isinf().all() and set(torch.nonzero(~fits[:255])[:, 0].tolist()) == {
+        253,
+        254,
+    }
 
 
 def test_the_low_nibble_comes_first() -> None:
@@ -120,7 +130,11 @@ def test_a_packed_stack_answers_as_the_plain_one_does(bias: bool) -> None:
     packed = PackedStack(*pack(plain.weight), plain.bias)
     x, index = torch.randn(2, 3, 4, 64), torch.randint(0, 5, (2, 3, 4))
     assert packed.shape == plain.shape == (5, 9, 64)
-    assert torch.equal(packed.matrix(3), plain.matrix(3)) and torch.equal(packed.matrix(index), plain.matrix(index))
-    assert torch.equal(packed(x, index), plain(x, index)) and torch.equal(packed(x[0, 0], 2), plain(x[0, 0], 2))
+    assert torch.equal(packed.matrix(3), plain.matrix(3)) and torch.equal(
+        packed.matrix(index), plain.matrix(index)
+    )
+    assert torch.equal(packed(x, index), plain(x, index)) and torch.equal(
+        packed(x[0, 0], 2), plain(x[0, 0], 2)
+    )
     packed.compute = plain.compute = torch.bfloat16
     assert packed(x, index).dtype == torch.bfloat16 and torch.equal(packed(x, index), plain(x, index))

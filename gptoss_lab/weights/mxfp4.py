@@ -1,10 +1,13 @@
 """MXFP4: blocks of 32 neighbours, 4 bits each, that share one power of two: 4.25 bits a weight.
 
-    value = (−1)^sign · {0, ½, 1, 1½, 2, 3, 4, 6} · 2^(scale − 127)       OCP Microscaling Formats (MX) v1.0, E2M1 and E8M0
+    value = (−1)^sign · {0, ½, 1, 1½, 2, 3, 4, 6} · 2^(scale − 127)
 
-A block is 16 bytes and one scale byte; element 2j is the low nibble of byte j, element 2j + 1 the high one; a scale of 255
-is NaN. Values are exact in float32 and bfloat16 (from scale 253 on the largest exceed both and become infinite). Agrees with
-the unpacking in openai/gpt-oss `torch/weights.py` and in transformers.
+A block is 16 bytes and one scale byte; element 2j is the low nibble of byte j, element 2j + 1 the high one; a
+scale of 255 is NaN. Values are exact in float32 and in bfloat16 (from scale 253 on the largest are beyond
+both: infinite).
+
+Source: OCP Microscaling Formats (MX) v1.0, E2M1 with E8M0 scales. Agrees with the unpacking in openai/gpt-oss
+`torch/weights.py` and in transformers.
 """
 
 from __future__ import annotations
@@ -16,7 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK = 32
-MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # nibbles 0 to 7; 8 to 15 are the same negated, 8 being −0
+MAGNITUDES = (
+    0.0,
+    0.5,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    6.0,
+)  # nibbles 0 to 7; 8 to 15 are the same negated, 8 being −0
 BIAS = 127
 NAN = 255
 LARGEST_SCALE = 252  # 6 · 2^(253 − 127) is beyond float32
@@ -39,7 +51,8 @@ def factors(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The values of packed weights: blocks uint8 … n 16, scales uint8 … n → … 32n in `dtype` (float32 or bfloat16).
+    """The values of packed weights: blocks uint8 … n 16, scales uint8 … n → … 32n in `dtype` (float32 or
+    bfloat16).
 
     ValueError where shapes or dtypes do not fit together.
     """
@@ -57,13 +70,14 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -
 def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round weights to MXFP4 along their last axis: … 32n → blocks uint8 … n 16, scales uint8 … n.
 
-    As the MX standard proposes: a block's scale is 2^(⌊log₂ largest⌋ − 2), each value goes to the nearest magnitude (a tie
-    to the even code), and what exceeds 6 after scaling becomes 6. What MXFP4 can hold is kept exactly, −0 included; a
-    block of zeros has scale 1. ValueError for NaN, infinity, or a last axis that is no multiple of 32.
+    As the MX standard proposes: a block's scale is 2^(⌊log₂ largest⌋ − 2), each value goes to the nearest
+    magnitude (a tie to the even code), and what exceeds 6 after scaling becomes 6. What MXFP4 can hold is
+    kept exactly, −0 included; a block of zeros has scale 1. Computed in float32. ValueError for NaN,
+    infinity, or a last axis that is no multiple of 32.
     """
     if not weight.is_floating_point() or weight.ndim == 0 or weight.shape[-1] % BLOCK:
-        raise ValueError(f"cannot pack {weight.dtype} of shape {tuple(weight.shape)}; expected floating point whose last axis "
-                         f"is a multiple of {BLOCK}")  # fmt: skip
+        raise ValueError(f"cannot pack {weight.dtype} of shape {tuple(weight.shape)}; expected floating "
+                         f"point whose last axis is a multiple of {BLOCK}")  # fmt: skip
     blocked = weight.detach().float().contiguous().unflatten(-1, (-1, BLOCK))  # … n 32
     largest = blocked.abs().amax(-1)
     if not bool(largest.isfinite().all()):
@@ -80,7 +94,8 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=4)
 def boundaries(device: torch.device) -> Tensor:
-    """Where rounding goes over from one magnitude to the next. A tie stays below unless the code above is the even one."""
+    """Where rounding goes over from one magnitude to the next. A tie stays below unless the code above is the
+    even one."""
     half_way = [(low + high) / 2 for low, high in zip(MAGNITUDES, MAGNITUDES[1:])]
     bounds = torch.tensor(half_way)
     bounds[1::2] = torch.nextafter(bounds[1::2], torch.tensor(0.0))
@@ -95,8 +110,8 @@ def round_to_mxfp4(weight: Tensor) -> Tensor:
 class PackedStack(nn.Module):
     """One packed matrix per expert, in the place of `model.linear.Stack`: the same call, the same attributes.
 
-    blocks: E O n 16 and scales: E O n, uint8, with I = 32n inputs; bias: E O or None. Only the experts asked for are
-    unpacked, and only while they multiply.
+    blocks: E O n 16 and scales: E O n, uint8, with I = 32n inputs; bias: E O or None. Only the experts asked
+    for are unpacked, and only while they multiply.
     """
 
     compute: torch.dtype = torch.float32
@@ -119,7 +134,8 @@ class PackedStack(nn.Module):
         return unpack(self.blocks[index], self.scales[index], self.compute)
 
     def forward(self, x: Tensor, index: int | Tensor) -> Tensor:
-        """x N I through the matrix of one expert → N O; or x … I, each row through its own of `index` … → … O."""
+        """x N I through the matrix of one expert → N O; or x … I, each row through its own of `index` … → …
+        O."""
         if isinstance(index, int):
             bias = None if self.bias is None else self.bias[index].to(self.compute)
             return F.linear(x.to(self.compute), self.matrix(index), bias)

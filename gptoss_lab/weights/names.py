@@ -1,4 +1,4 @@
-"""What checkpoints call their tensors: one table a layout, read in both directions, so that reading and writing agree.
+"""What checkpoints call their tensors: one table a layout, for reading and for writing, so that both agree.
 
 Each row says which of their tensors make which of ours, and in what form:
 
@@ -8,7 +8,8 @@ Each row says which of their tensors make which of ours, and in what form:
     per expert    a tensor for each expert, stacked by us
     alternating   a gate and an up tensor for each expert; our rows alternate gate 0, up 0, gate 1, up 1, …
 
-{n} is a layer, {e} an expert. Sources: the published checkpoints; the tables of transformers and openai/gpt-oss.
+{n} is a layer, {e} an expert. Sources: the published checkpoints; the tables of transformers and
+openai/gpt-oss.
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ def read_alternating(theirs: Tensors, shapes: list[Shape]) -> Tensors:
 
 SAME = Form(lambda theirs, shapes: theirs, lambda ours: ours)
 TURNED = Form(lambda theirs, shapes: [t.mT for t in theirs], lambda ours: [t.mT for t in ours])
-JOINED = Form(lambda theirs, shapes: list(theirs[0].split([s[0] for s in shapes])), lambda ours: [torch.cat(ours)])
+JOINED = Form(
+    lambda theirs, shapes: list(theirs[0].split([s[0] for s in shapes])), lambda ours: [torch.cat(ours)]
+)
 JOINED_TURNED = Form(
     lambda theirs, shapes: list(theirs[0].mT.split([s[0] for s in shapes])), lambda ours: [torch.cat(ours).mT]
 )
 PER_EXPERT = Form(lambda theirs, shapes: [torch.stack(theirs)], lambda ours: list(ours[0].unbind()))
-ALTERNATING = Form(read_alternating, lambda ours: [matrix[i::2] for matrix in ours[0].unbind() for i in (0, 1)])
+ALTERNATING = Form(
+    read_alternating, lambda ours: [matrix[i::2] for matrix in ours[0].unbind() for i in (0, 1)]
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ def packed(theirs: str, ours: str) -> Row:
 def within(theirs: str, ours: str, rows: list[Row]) -> tuple[Row, ...]:
     """Rows with a prefix on either side."""
     return tuple(
-        replace(r, theirs=tuple(theirs + t for t in r.theirs), ours=tuple(ours + o for o in r.ours)) for r in rows
+        replace(r, theirs=tuple(theirs + t for t in r.theirs), ours=tuple(ours + o for o in r.ours))
+        for r in rows
     )
 
 
@@ -123,6 +129,7 @@ GPT_OSS_ORIGINAL = (
     row("mlp.mlp2_bias", "experts.down.bias"),
 ])  # fmt: skip
 
+EXPERT = "mlp.experts.{e}."
 QWEN3_MOE = HUB_FRAME + within("model.layers.{n}.", "blocks.{n}.", [
     row("input_layernorm.weight", "attention.norm.scale"),
     row("self_attn.q_proj.weight", "attention.q.weight"),
@@ -133,8 +140,8 @@ QWEN3_MOE = HUB_FRAME + within("model.layers.{n}.", "blocks.{n}.", [
     row("self_attn.k_norm.weight", "attention.k_norm.scale"),
     row("post_attention_layernorm.weight", "experts.norm.scale"),
     row("mlp.gate.weight", "experts.router.weight"),
-    row("mlp.experts.{e}.gate_proj.weight mlp.experts.{e}.up_proj.weight", "experts.gate_up.weight", ALTERNATING),
-    row("mlp.experts.{e}.down_proj.weight", "experts.down.weight", PER_EXPERT),
+    row(f"{EXPERT}gate_proj.weight {EXPERT}up_proj.weight", "experts.gate_up.weight", ALTERNATING),
+    row(f"{EXPERT}down_proj.weight", "experts.down.weight", PER_EXPERT),
 ])  # fmt: skip
 
 GPT2_BARE = (
@@ -166,7 +173,8 @@ LAYOUTS: dict[str, tuple[Row, ...]] = {
     "gpt2 bare": GPT2_BARE,
 }
 
-IGNORED: dict[str, tuple[str, ...]] = {  # GPT-2's causal mask and its -10000, kept as buffers by older exports
+# GPT-2's causal mask and the −10000 under it, which older exports keep as buffers
+IGNORED: dict[str, tuple[str, ...]] = {
     "gpt2": ("transformer.h.{n}.attn.bias", "transformer.h.{n}.attn.masked_bias"),
     "gpt2 bare": ("h.{n}.attn.bias", "h.{n}.attn.masked_bias"),
 }
@@ -185,11 +193,13 @@ def expand(layout: str, config: Config) -> Iterator[Row]:
 
 
 def rows(layout: str, config: Config, ours: Mapping[str, object]) -> list[Row]:
-    """The rows that make `ours`, each exactly once; ValueError where the layout has no word for one of them."""
+    """The rows that make `ours`; ValueError where the layout has no word for one of them."""
     found = [r for r in expand(layout, config) if all(name in ours for name in r.ours)]
     said = {name for r in found for name in r.ours}
     if unsaid := sorted(ours.keys() - said):
-        raise ValueError(f"the layout {layout!r} has no names for {', '.join(unsaid[:4])} ({len(unsaid)} in all)")
+        raise ValueError(
+            f"the layout {layout!r} has no names for {', '.join(unsaid[:4])} ({len(unsaid)} in all)"
+        )
     return found
 
 

@@ -1,7 +1,7 @@
-"""Where a model's files are: shipped with the package, in GPTOSS_LAB_HOME, or in the Hugging Face hub's cache.
+"""Where a model's files are: shipped with the package, in GPTOSS_LAB_HOME, or in the Hugging Face cache.
 
-Nothing is fetched. The cache's layout (models--OWNER--NAME/refs/main, snapshots/COMMIT) is the one that huggingface_hub
-documents; its files are links out of the snapshot.
+Nothing is fetched. The cache's layout (models--OWNER--NAME/refs/main, snapshots/COMMIT) is the one that
+huggingface_hub documents; its files are links out of the snapshot.
 """
 
 from __future__ import annotations
@@ -29,21 +29,28 @@ assert REPOSITORIES.keys() == NAMED.keys()
 
 
 def find(source: str | os.PathLike[str]) -> tuple[str, Path]:
-    """The name and the folder of a model. A known name wins over a folder of that name: write ./gpt2 for the folder.
+    """The name and the folder of a model. A known name wins over a folder of that name: write ./gpt2 for the
+    folder.
 
     ValueError for an unknown name (with the nearest) or files that are not there (with the places looked at).
     """
     if isinstance(source, str) and source in SHIPPED:
         if not (ASSETS / source / "config.json").is_file():
             there = [name for name in SHIPPED if (ASSETS / name / "config.json").is_file()]
-            raise ValueError(f"{source!r} is not shipped with this version; it has {', '.join(there) or 'no models'}")
+            raise ValueError(
+                f"{source!r} is not shipped with this version; it has {', '.join(there) or 'no models'}"
+            )
         return source, ASSETS / source
     if isinstance(source, str) and source in REPOSITORIES:
         return source, find_named(source)
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            inner = " (its folder 'original' has one: load that)" if (folder / "original" / "config.json").exists() else ""
+            inner = (
+                " (its folder 'original' has one: load that)"
+                if (folder / "original" / "config.json").exists()
+                else ""
+            )
             raise CheckpointError(f"{folder}: no config.json here{inner}")
         return folder.resolve().name, folder
     known = [*SHIPPED, *REPOSITORIES]
@@ -62,9 +69,10 @@ def find_named(name: str) -> Path:
         looked.append(str(folder))
     if not os.environ.get("GPTOSS_LAB_HOME"):
         looked.append(f"$GPTOSS_LAB_HOME/{name} (GPTOSS_LAB_HOME is not set)")
-    raise ValueError(f"the files of {name!r} are not on this machine; looked in {', '.join(looked)}. Put config.json, the "
-                     f"*.safetensors files and their index from {REPOSITORIES[name][0]} into a folder {name!r} and set "
-                     "GPTOSS_LAB_HOME to the folder around it, or load('PATH/TO/FOLDER').")  # fmt: skip
+    raise ValueError(f"the files of {name!r} are not on this machine; looked in {', '.join(looked)}. "
+                     f"To fetch them: gptoss-lab download {name}. If you have them (config.json, the "
+                     f"safetensors files, their index), load('PATH/TO/FOLDER'), or name that folder {name!r} "
+                     "and set GPTOSS_LAB_HOME to the one around it.")  # fmt: skip
 
 
 def candidates(name: str) -> list[Path]:
@@ -86,7 +94,8 @@ def hub_cache() -> Path:
 
 
 def snapshots(repository: Path) -> list[Path]:
-    """The snapshots of a cached repository: what `main` points to, then the others; itself where there are none."""
+    """The snapshots of a cached repository, the one that `main` points to first; itself where there are
+    none."""
     main, inside = repository / "refs" / "main", repository / "snapshots"
     found = sorted(inside.iterdir()) if inside.is_dir() else []
     if main.is_file():

@@ -1,26 +1,29 @@
-"""Writing a model in its family's Hugging Face layout: config.json, generation_config.json and model.safetensors.
+"""Writing a model in its family's Hugging Face layout: config.json, model.safetensors, and its tokenizer.
 
-`load` reads it back, and so does transformers. Everything is written in a folder beside and then moved into place, the
-config last, so that a folder with a config.json is whole.
+`load` reads it back, and so does transformers. Everything is written in a folder beside and then moved into
+place, the config last: a folder with a config.json is whole.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..config import Config
 from ..model import Transformer
-from . import names
-from .dialects import MODEL_TYPES, write_config
-from .mxfp4 import pack, unpack
+from . import keys, names
+from .dialects import read_config
+from .mxfp4 import BLOCK, pack, unpack
+from .reader import CheckpointError
 
 STORED = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -34,42 +37,105 @@ def save(
 ) -> Path:
     """Write a model to `folder`, which need not exist, and return its path.
 
-    experts: "mxfp4" packs gpt-oss's experts (weights that MXFP4 can hold are kept exactly, others are rounded, see
-    `mxfp4.pack`), "same" writes them like the rest; dtype: torch.float32 or torch.bfloat16, of everything that is not packed.
-    None for either: as model.config says. The model's tokenizer is written beside, for `load` and for transformers;
-    extra_files: name → content, written too.
+    experts: "mxfp4" packs gpt-oss's experts (what MXFP4 can hold is kept exactly, the rest is rounded, see
+    `mxfp4.pack`); "same" writes them like the other weights.
+    dtype: torch.float32 or torch.bfloat16, for all that is not packed.
+    None for either: as model.config says.
+    extra_files: name → content, written too. The model's tokenizer is written in any case.
 
-    Of an existing folder the model's files are replaced and others stay. ValueError for what the layout cannot say.
+    In a folder that exists the model's files are replaced and others stay. ValueError for what the layout
+    cannot say, before anything is written.
     """
-    config = model.config
+    config, folder = model.config, Path(folder)
     experts = config.stored_experts if experts is None else experts
     dtype = getattr(torch, config.stored) if dtype is None else dtype
     if experts not in ("same", "mxfp4") or experts == "mxfp4" and config.family != "gpt-oss":
         raise ValueError(f"experts={experts!r}; expected 'same', or for gpt-oss 'mxfp4'")
+    if experts == "mxfp4" and (config.d_model % BLOCK or config.d_ff % BLOCK):
+        sizes = f"d_model={config.d_model} and d_ff={config.d_ff}"
+        raise ValueError(f"MXFP4 packs blocks of {BLOCK}, but {sizes} are not both multiples")
     if dtype not in STORED:
         raise ValueError(f"dtype={dtype}; expected torch.float32 or torch.bfloat16")
-    if experts == "mxfp4" and (config.d_model % 32 or config.d_ff % 32):
-        raise ValueError(f"MXFP4 packs blocks of 32: d_model={config.d_model} and d_ff={config.d_ff} must be multiples of 32")
+    for name in extra_files or ():
+        if Path(name).name != name:
+            raise ValueError(f"extra file {name!r}; expected a plain name")
     said = write_config(config, experts == "mxfp4", STORED[dtype])
     ours = to_store(model, experts == "mxfp4", dtype)
     theirs = names.to_theirs(names.rows(config.family, config, ours), ours)
-    stops = {"eos_token_id": said["eos_token_id"]}
-    texts = {"generation_config.json": as_json(stops), **(extra_files or {}), "config.json": as_json(said)}
-    for name in texts:
-        if Path(name).name != name:
-            raise ValueError(f"extra file {name!r}; expected a plain name")
-    folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         whole = Path(beside) / "whole"
-        whole.mkdir()
-        separate = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items()}
-        save_file(separate, whole / "model.safetensors", metadata={"format": "pt"})
+        whole.mkdir(mode=0o755)
+        apart = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items()}
+        save_file(apart, whole / "model.safetensors", metadata={"format": "pt"})
         write_tokenizer(model, whole)
-        for name, text in texts.items():
-            (whole / name).write_bytes(text)
-        put(whole, folder, last="config.json")
+        (whole / "generation_config.json").write_bytes(as_json({"eos_token_id": said["eos_token_id"]}))
+        for name, content in (extra_files or {}).items():
+            (whole / name).write_bytes(content)
+        (whole / "config.json").write_bytes(as_json(said))
+        move(whole, folder, last="config.json")
     return folder
+
+
+def to_store(model: Transformer, packed: bool, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The model's tensors as they are to be written, under our names, on the CPU; a tied read-out is left
+    out."""
+    found = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    if model.config.tied:
+        del found["unembed.weight"]
+    layers = range(model.config.n_layers)
+    for stack in [f"blocks.{n}.experts.{own}." for n in layers for own in ("gate_up", "down")]:
+        if packed and f"{stack}weight" in found:
+            found[f"{stack}blocks"], found[f"{stack}scales"] = pack(found.pop(f"{stack}weight"))
+        elif not packed and f"{stack}blocks" in found:
+            found[f"{stack}weight"] = unpack(found.pop(f"{stack}blocks"), found.pop(f"{stack}scales"))
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in found.items()}
+
+
+def write_config(config: Config, packed: bool, dtype: str) -> dict[str, Any]:
+    """The config.json of a Config, in the Hugging Face layout; dtype: "float32" or "bfloat16".
+
+    It is read again before it is returned: ValueError where the family's config.json cannot say this config,
+    with the fields.
+    """
+    family, yarn = config.family, config.yarn
+    kind = keys.MODEL_TYPES[family]
+    said: dict[str, Any] = {"architectures": [keys.CLASSES[family]], "model_type": kind, "dtype": dtype}
+    for field, (spellings, default) in keys.SPELLINGS[family].items():
+        if field not in keys.ONLY_IF_SET or getattr(config, field) != default:
+            written = spellings if field == "dropout" else spellings[:1]
+            said |= dict.fromkeys(written, getattr(config, field))
+    said |= {key: allowed[0] for key, allowed in keys.FIXED[family].items()}
+    if family != "gpt2":
+        said |= {"rope_theta": config.rope_theta, "rope_scaling": {"rope_type": "default"}}
+    if yarn is not None:
+        said["rope_scaling"] = {
+            "rope_type": "yarn",
+            "factor": yarn.factor,
+            "beta_fast": yarn.beta_fast,
+            "beta_slow": yarn.beta_slow,
+            "original_max_position_embeddings": yarn.original_context,
+            "truncate": yarn.rounded,
+        }
+    if family == "gpt-oss":
+        kinds = ["full_attention" if window is None else "sliding_attention" for window in config.windows]
+        said |= {"sliding_window": config.window, "layer_types": kinds}
+    if packed:
+        plain = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+        said["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": plain}
+    stops = list(config.stop_ids)
+    said |= {"eos_token_id": stops[0] if len(stops) == 1 else stops or None, "bos_token_id": None}
+    try:
+        back = read_config(said, config.name)
+    except CheckpointError as error:
+        raise ValueError(f"a {kind} config.json cannot say this model: {error}") from error
+    said_otherwise = ("windowed_layers", "window", "stored", "stored_experts")
+    compared = [f.name for f in fields(Config) if f.name not in said_otherwise] + ["windows"]
+    lost = [field for field in compared if getattr(back, field) != getattr(config, field)]
+    if lost:
+        values = ", ".join(f"{field}={getattr(config, field)!r}" for field in lost)
+        raise ValueError(f"a {kind} config.json cannot say this model's {values}")
+    return said
 
 
 def write_tokenizer(model: Transformer, folder: Path) -> None:
@@ -78,22 +144,8 @@ def write_tokenizer(model: Transformer, folder: Path) -> None:
     from ..text.tokens import encoding_of
 
     if model.tokenizer is not None:
-        if encoding_of(None, MODEL_TYPES[model.config.family], model.config.vocab_size) is None:
+        if encoding_of(None, keys.MODEL_TYPES[model.config.family], model.config.vocab_size) is None:
             write(folder, model.tokenizer, model.config.context)
-
-
-def to_store(model: Transformer, packed: bool, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The model's tensors as they are to be written, under our names, on the CPU; a tied read-out is left out."""
-    found = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    if model.config.tied:
-        del found["unembed.weight"]
-    for stack in [name.removesuffix(".blocks") for name in found if name.endswith(".blocks")]:
-        if not packed:
-            found[f"{stack}.weight"] = unpack(found.pop(f"{stack}.blocks"), found.pop(f"{stack}.scales"))
-    for stack in [name.removesuffix(".weight") for name in found if name.endswith(("gate_up.weight", "experts.down.weight"))]:
-        if packed:
-            found[f"{stack}.blocks"], found[f"{stack}.scales"] = pack(found.pop(f"{stack}.weight"))
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in found.items()}
 
 
 def as_json(value: object) -> bytes:
@@ -101,15 +153,14 @@ def as_json(value: object) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def put(whole: Path, folder: Path, last: str) -> None:
-    """Move a finished folder into place: at once where nothing is there, else file by file with `last` missing meanwhile."""
+def move(whole: Path, folder: Path, last: str) -> None:
+    """Move a finished folder into place: in one step where nothing is there, else by files, without `last`
+    meanwhile."""
     if not folder.exists():
-        whole.chmod(0o755)
         os.replace(whole, folder)
         return
     (folder / last).unlink(missing_ok=True)
     for stale in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
         stale.unlink()
-    for name in sorted(path.name for path in whole.iterdir() if path.name != last):
-        shutil.move(whole / name, folder / name)
-    os.replace(whole / last, folder / last)
+    for path in sorted(whole.iterdir(), key=lambda path: (path.name == last, path.name)):
+        os.replace(path, folder / path.name)
