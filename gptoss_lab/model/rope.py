@@ -37,7 +37,8 @@ def ramp_ends(d_head: int, theta: float, yarn: Yarn) -> tuple[float, float]:
         return d_head / 2 * math.log(yarn.original_context / (times * 2 * math.pi)) / math.log(theta)
 
     low, high = pair_that_turns(yarn.beta_fast), pair_that_turns(yarn.beta_slow)
-    return (math.floor(low), math.ceil(high)) if yarn.rounded else (low, high)
+    low, high = (math.floor(low), math.ceil(high)) if yarn.rounded else (low, high)
+    return max(low, 0.0), min(high, d_head - 1.0)  # as transformers has it; OpenAI refuses ends out there
 
 
 def concentration(yarn: Yarn | None) -> float:
