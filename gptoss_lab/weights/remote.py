@@ -79,10 +79,10 @@ def in_words(error: Exception, repository: str, revision: str, partial: Path | N
     again = f"{kept}The same command goes on from there."
     if isinstance(error, errors.GatedRepoError):
         return f"{repository} has terms to accept: see {hub}/{repository}, then log in (`hf auth login`)"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{hub} has no repository {repository}, or hides it without a login (`hf auth login`)"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repository} has no revision {shown(revision)} at {hub}; without one, it is main"
+    if status in (401, 404) and not isinstance(error, errors.EntryNotFoundError):
+        return f"{hub} has no repository {repository}, or hides it without a login (`hf auth login`)"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "huggingface_hub was imported while HF_HUB_OFFLINE was set; start Python again without it"
     if status == 416:
