@@ -3,7 +3,8 @@
     figures.router(trace["blocks.3.experts.choice"][0], trace["blocks.3.experts.weight"][0], 16, labels)
 
 A function that is handed an `ax` draws there and returns it; otherwise it makes a figure, of 1600 x 900
-pixels or less, and returns that. `describe_…` says in words what the picture of the same name shows.
+pixels or less, and returns that. Axes of a figure made with layout="constrained" get room for all names and
+bars. `describe_…` says in words what the picture of the same name shows.
 """
 
 from .attention import attention, attention_pair, describe_attention

@@ -13,6 +13,7 @@ survives in grey.
 from __future__ import annotations
 
 import io
+import textwrap
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ COLOUR = {  # one colour per idea, in every figure of the course
     "residual": "#595959",  # the stream that everything is added to
     "ink": "#1A1A1A",  # text and axes
     "muted": "#595959",  # the source line and reference lines; 7:1 on white
-    "masked": "#DEDEDE",  # a cell that does not exist, hatched besides: no weight looks like it, even in grey
+    "masked": "#ECECEC",  # a cell that does not exist, with `hatch` besides: no weight looks so, even in grey
+    "hatch": "#A6A6A6",
 }
 WEIGHTS = "cividis"  # from zero
 SMALL, TEXT, TITLE = 11.5, 13, 16  # points
@@ -82,8 +84,8 @@ def inked(draw: F) -> F:
 
 def room(axis: Axis) -> float:
     """Length of an axis in points, as the Axes now lies (a layout to come may change it)."""
-    ax = axis.axes
-    ax.apply_aspect()
+    ax, locate = axis.axes, cast(Any, axis.axes.get_axes_locator())  # an inset is placed by its locator
+    ax.apply_aspect(locate(ax, None) if locate else None)
     box = ax.get_window_extent()
     return float(box.width if axis is ax.xaxis else box.height) * 72 / ax.figure.dpi
 
@@ -207,7 +209,8 @@ def finish(made: Still | None, ax: Axes, title: str, source: str, alt: str) -> S
     """Writes title, source line and alternative text; returns the sheet if one was made, else the Axes."""
     if made is not None:
         return headline(made, np.array([[ax]]), title, source, alt)
-    ax.set_title(printable(title, 1000), loc="left", fontsize=TEXT, wrap=True)
+    lines = textwrap.wrap(printable(title, 1000), max(20, int(room(ax.xaxis) / (0.55 * TEXT))))
+    ax.set_title("\n".join(lines), loc="left", fontsize=TEXT)
     write_source(ax.figure, source)
     return ax
 
@@ -263,6 +266,7 @@ def _lay_out(made: Still, panels: np.ndarray, right: float) -> None:
             x = left + column * (width + across)
             y = top - out[0, :, 3].max() - height - row * (height + down)
             ax.set_position((x / wide, y / high, width / wide, height / high))
+            ax.apply_aspect()
 
 
 def write_source(figure: Any, source: str) -> None:
@@ -287,7 +291,7 @@ def name_ticks(axis: Axis, labels: Sequence[str], what: str, upright: bool = Fal
 
 def heat(ax: Axes, values: np.ndarray, norm: Normalize) -> AxesImage:
     """Rows x columns as a picture in `WEIGHTS` (norm: from 0); cells masked in `values` are hatched grey."""
-    ax.patch.set(facecolor=COLOUR["masked"], hatch="////", edgecolor="#C2C2C2", linewidth=0)
+    ax.patch.set(facecolor=COLOUR["masked"], hatch="////", edgecolor=COLOUR["hatch"], linewidth=0)
     colours = matplotlib.colormaps[WEIGHTS].with_extremes(bad=(0, 0, 0, 0))
     image = ax.imshow(values, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
     ax.tick_params(labelsize=SMALL, length=3)

@@ -66,11 +66,11 @@ def next_tokens(
     if was is not None:
         ghost: dict[str, Any] = {"color": "white", "edgecolor": COLOUR["muted"], "hatch": "////"}
         ax.barh(rows + up, was, high, label="before the edit", **ghost)
-        ax.legend(loc="lower right", fontsize=SMALL, frameon=True, framealpha=1.0, edgecolor="white")
+        ax.legend(loc="lower right", fontsize=SMALL, ncols=2)
     for row, p in zip(rows, now):
         ax.text(p, row - up, f" {percent(p)}", va="center", fontsize=SMALL)
     ax.set_yticks(rows, names, fontsize=TEXT, parse_math=False)
-    ax.set_ylim(len(now) - 0.4, -0.6)
+    ax.set_ylim(len(now) + (-0.4 if was is None else 0.4), -0.6)  # the legend has a row of its own
     ax.set_xlim(0, 1.16 * max(now.max(), 0 if was is None else was.max(), 1e-9))
     ax.set_ylabel("next token", fontsize=TEXT)
     ax.set_xlabel(f"probability (all other tokens together: {percent(rest)})", fontsize=TEXT)

@@ -1,0 +1,468 @@
+"""The stills show the arrays they were given: checked on the artists, with made-up numbers and no model."""
+
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from gptoss_lab import figures
+from gptoss_lab.figures import experts, style
+
+HARD = ["$x$", "100%", "a_b", "\\frac{1}{2}", "<|end|>", "$", "\\$", "·ñandú", "Ω≠", "…", "你好", "a" * 60]
+HARD += ["\n", "^_", ""]
+SOURCE = "mini-oss (random, seed 0, float32) · $7 of 100% · tokens 1_2 · " + "attention explicit " * 12
+WORDS = [*HARD, *"It ·is ·a ·truth ·univers ally ·acknowledged , ·that".split()]
+
+
+def words(n):
+    return [WORDS[i % len(WORDS)] for i in range(n)]
+
+
+def routing(tokens, n_experts, k, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    logits, choice = torch.randn(tokens, n_experts, generator=draw).topk(k)
+    return choice, logits.softmax(-1)
+
+
+def attending(n_queries, n_keys, window=None, seed=0):
+    """A pattern T S and sink T that sum to 1, zero where nothing is seen."""
+    back = np.arange(n_keys - n_queries, n_keys)[:, None] - np.arange(n_keys)
+    seen = (back >= 0) & (back < (window or n_keys))
+    scores = np.where(seen, np.random.default_rng(seed).normal(size=seen.shape) * 2, -np.inf)
+    joined = np.exp(np.concatenate([np.full((n_queries, 1), 1.0), scores], 1))
+    joined /= joined.sum(1, keepdims=True)
+    return joined[:, 1:], joined[:, 0], seen
+
+
+def rotate(x, position, frequencies, concentration=1.0):
+    """The rotation from its definition, pair by pair."""
+    half, out = len(frequencies), np.zeros_like(x)
+    for i in range(half):
+        angle = position * frequencies[i]
+        out[i] = concentration * (x[i] * np.cos(angle) - x[i + half] * np.sin(angle))
+        out[i + half] = concentration * (x[i + half] * np.cos(angle) + x[i] * np.sin(angle))
+    return out
+
+
+FREQUENCIES = np.array([1.0, 0.4, 0.09, 0.02, 0.003])
+VECTORS = np.random.default_rng(1).normal(size=(2, 10))
+
+
+def dials(**how):
+    q, k = VECTORS
+    turned = rotate(q, 17, FREQUENCIES, 1.2), rotate(k, 12, FREQUENCIES, 1.2)
+    return figures.rope(q, turned[0], k, turned[1], FREQUENCIES, 17, 12, source=SOURCE, **how)
+
+
+def pair(tokens, window):
+    near, near_sink, _ = attending(tokens, tokens, window)
+    far, far_sink, _ = attending(tokens, tokens, None, 1)
+    said = {"labels": words(tokens), "window_layer": 2, "dense_layer": 3, "head": "mean of 8 heads"}
+    return figures.attention_pair(near, far, window, near_sink, far_sink, source=SOURCE, **said)
+
+
+def one(tokens, keys, **how):
+    pattern, sink, _ = attending(tokens, keys, how.get("window"))
+    return figures.attention(pattern, sink, labels=words(keys), layer=4, head=5, source=SOURCE, **how)
+
+
+def layers(n, tokens, n_experts, k):
+    choices, weights = zip(*(routing(tokens, n_experts, k, seed) for seed in range(n)))
+    return figures.router_layers(choices, weights, n_experts, words(tokens), source=SOURCE)
+
+
+PICTURES = {
+    "router of 1 token": lambda: figures.router(*routing(1, 5, 2), 5, words(1), layer=0, source=SOURCE),
+    "router of 9 tokens": lambda: figures.router(*routing(9, 32, 4), 32, words(9), layer=3, source=SOURCE),
+    "router of 256 tokens": lambda: figures.router(*routing(256, 128, 4), 128, words(256), source=SOURCE),
+    "router of 1 layer": lambda: layers(1, 1, 3, 2),
+    "router of 7 layers": lambda: layers(7, 23, 16, 4),
+    "router of 24 layers": lambda: layers(24, 256, 32, 4),
+    "attention of 1 token": lambda: one(1, 1),
+    "attention of 1 token to 19": lambda: one(1, 19, window=6),
+    "attention of 9 tokens": lambda: one(9, 9, window=4),
+    "attention of 256 tokens": lambda: one(256, 256, window=128),
+    "pair of 1 token": lambda: pair(1, 4),
+    "pair of 24 tokens": lambda: pair(24, 8),
+    "pair of 100 tokens": lambda: pair(100, 32),
+    "dials": dials,
+    "one dial": lambda: dials(pairs=[3]),
+    "score": lambda: figures.rope_score(*VECTORS, FREQUENCIES, 1.2, 5, 64, window=16, source=SOURCE),
+    "wavelengths": lambda: figures.wavelengths(
+        FREQUENCIES / 3, FREQUENCIES, 128, 4096, 131072, source=SOURCE
+    ),
+    "next tokens": lambda: figures.next_tokens([0.4, 0.3, 0.1], HARD[:3], [0.1, 0.3, 0.6], source=SOURCE),
+    "next of many": lambda: figures.next_tokens(np.full(len(WORDS), 1 / 90), WORDS, source=SOURCE),
+    "next of one": lambda: figures.next_tokens([1.0], ["你" * 30], source=SOURCE),
+}
+
+
+def written(figure):
+    """Every text that is visible and says something, with its extent in pixels."""
+    renderer = figure.canvas.get_renderer()
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    hidden = [ax for ax in figure.findobj(matplotlib.axes.Axes) if not ax.axison]
+    texts = [t for t in texts if t.axes not in hidden]
+    shown = []
+    for ax in figure.findobj(matplotlib.axes.Axes):
+        for axis in (ax.xaxis, ax.yaxis):
+            for tick in axis.get_major_ticks() + axis.get_minor_ticks():
+                low, high = sorted(axis.get_view_interval())
+                if not low - 1e-9 <= tick.get_loc() <= high + 1e-9:
+                    shown += [tick.label1, tick.label2]
+    return [(t, t.get_window_extent(renderer)) for t in texts if t not in shown]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", PICTURES)
+def test_nothing_is_clipped_or_overlaps_and_all_can_be_read(name):
+    before = dict(matplotlib.rcParams)
+    figure = PICTURES[name]()
+    figure.draw_without_rendering()
+    assert dict(matplotlib.rcParams) == before
+    width, height = figure.bbox.size
+    assert width <= 1600 and height <= 900
+    texts = written(figure)
+    assert all(t.get_fontsize() >= 11 for t, _ in texts)
+    for text, box in texts:
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+        assert inside, f"{text.get_text()!r} is clipped: {box}"
+    for i, (one_text, a) in enumerate(texts):
+        for other, b in texts[:i]:
+            across = min(a.x1, b.x1) - max(a.x0, b.x0)
+            down = min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert across <= 2 or down <= 2, f"{one_text.get_text()!r} lies on {other.get_text()!r}"
+    said = [t.get_text() for t, _ in texts]
+    assert figure.get_suptitle() in said and len(figure.get_suptitle()) > 10
+    assert any("random" in text for text in said), "no source line"
+    assert figure.alt
+
+
+@pytest.mark.parametrize("name", ["router of 1 token", "attention of 9 tokens", "next tokens"])
+def test_every_pixel_row_is_drawn_the_same_under_foreign_settings(name):
+    def pixels():
+        figure = PICTURES[name]()
+        FigureCanvasAgg(figure).draw()
+        return np.asarray(figure.canvas.buffer_rgba()).copy()
+
+    usual = pixels()
+    with matplotlib.rc_context(
+        {"text.color": "red", "font.size": 30, "xtick.color": "red", "axes.grid": True}
+    ):
+        assert (pixels() == usual).all()
+
+
+def test_router_cells_are_the_weights_and_unchosen_cells_are_masked_not_zero():
+    choice, weight = (
+        torch.tensor([[2, 0], [4, 2], [3, 4]]),
+        torch.tensor([[0.7, 0.3], [1.0, 0.0], [0.6, 0.4]]),
+    )
+    figure = figures.router(choice, weight.bfloat16(), 6, ["a", "b", "$c$"], layer=1)
+    cells = figure.axes[0].images[0].get_array()
+    for t in range(3):
+        for e in range(6):
+            if e in choice[t]:
+                assert cells[t, e] == pytest.approx(float(weight[t][choice[t] == e]), abs=4e-3)
+            else:
+                assert cells.mask[t, e]
+    assert not cells.mask[1, 2] and cells[1, 2] == 0  # chosen with no weight is another thing than not chosen
+    assert figure.axes[0].images[0].norm.vmin == 0
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a", "b", "$c$"]
+
+
+def test_router_takes_bf16_tensors_and_lists():
+    choice, weight = routing(4, 7, 3)
+    want = experts.spread(choice, weight.bfloat16().float().numpy(), 7)
+    assert (experts.spread(choice.tolist(), weight.bfloat16(), 7) == want).all()
+
+
+def test_load_counts_choices_and_sums_weights():
+    chosen, carried = experts.load([[0, 2], [2, 3], [2, 0]], [[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]], 5)
+    assert chosen == pytest.approx([2 / 6, 0, 3 / 6, 1 / 6, 0])
+    assert carried == pytest.approx([1.7 / 3, 0, 0.8 / 3, 0.5 / 3, 0])
+    figure = figures.router([[0, 2], [2, 3], [2, 0]], [[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]], 5)
+    bars = figure.axes[0].child_axes[1]
+    assert [b.get_height() for b in bars.patches] == pytest.approx([100 * x for x in (*chosen, *carried)])
+    assert bars.lines[0].get_ydata()[0] == pytest.approx(20)  # the even share, in per cent
+
+
+def test_router_layers_share_one_scale_and_say_which_is_most_uneven():
+    choices = np.array([[[0, 1], [2, 3], [4, 0]], [[1, 0], [1, 2], [1, 4]]])
+    weights = np.array([[[0.5, 0.5], [0.6, 0.4], [0.5, 0.5]], [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]])
+    figure = figures.router_layers(choices, weights, 5, ["a", "b", "c"], layers=[6, 11])
+    first, second = (ax.images[0] for ax in figure.axes[:2])
+    assert first.get_clim() == second.get_clim() == (0, 0.9)
+    assert "layer is 11" in figure.get_suptitle() and "expert 1 takes 80 %" in figure.get_suptitle()
+    assert [ax.get_title()[:8].strip(":") for ax in figure.axes[:2]] == ["layer 6", "layer 11"]
+
+
+def test_attention_cells_are_the_pattern_and_unseen_cells_are_masked():
+    pattern, sink, seen = attending(7, 7, 3)
+    figure = figures.attention(pattern, sink, labels=list("abcdefg"), window=3, layer=2, head=1)
+    ax = figure.axes[0]
+    figure.draw_without_rendering()
+    cells = ax.images[0].get_array()
+    assert (cells.mask == ~seen).all()
+    assert np.asarray(cells)[seen] == pytest.approx(pattern[seen])
+    column = next(child for child in ax.child_axes if child.images)
+    assert np.asarray(column.images[0].get_array())[:, 0] == pytest.approx(sink)
+    assert column.get_xticklabels()[0].get_text() == "sink"
+    assert column.images[0].get_clim() == ax.images[0].get_clim()
+    assert column.get_position().x1 < ax.get_position().x0, "the sink stands apart, on the left"
+    assert [t.get_text() for t in ax.get_xticklabels()] == list("abcdefg")
+    assert [t.get_text() for t in column.get_yticklabels()] == list("abcdefg")
+    assert ax.yaxis_inverted() and not ax.xaxis_inverted()
+
+
+def test_the_edge_of_a_window_of_three_runs_between_the_third_and_the_fourth_key_back():
+    pattern, _, _ = attending(6, 6, 3)
+    line = figures.attention(pattern, labels=list("abcdef"), window=3).axes[0].lines[0]
+    # row q: keys q-2, q-1, q are seen, so the edge is at q - 2.5; rows 0 to 2 see everything before them
+    assert {(y, x) for x, y in line.get_xydata()} == {
+        (q + s, q - 2.5) for q in (3, 4, 5) for s in (-0.5, 0.5)
+    }
+    whole, _, _ = attending(6, 6)
+    assert not figures.attention(whole, labels=list("abcdef"), window=6).axes[0].lines
+
+
+def test_given_visibility_wins_over_the_window():
+    pattern, sink, _ = attending(4, 6)
+    seen = np.random.default_rng(0).random((4, 6)) < 0.5
+    cells = figures.attention(pattern, sink, torch.from_numpy(seen), window=2).axes[0].images[0].get_array()
+    assert (cells.mask == ~seen).all()
+
+
+def test_while_decoding_the_queries_are_the_last_of_the_keys():
+    pattern, _, seen = attending(2, 5)
+    figure = figures.attention(pattern, labels=list("abcde"))
+    assert (figure.axes[0].images[0].get_array().mask == ~seen).all() and not seen[0, 4] and seen[1, 4]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["d", "e"]
+    assert [t.get_text() for t in figures.attention(pattern).axes[0].get_yticklabels()] == ["3", "4"]
+
+
+def test_a_pair_shares_its_colours_and_names_layers_heads_and_window():
+    figure = pair(11, 4)
+    first, second = figure.axes[:2]
+    assert first.images[0].get_clim() == second.images[0].get_clim()
+    assert first.images[0].get_clim()[0] == 0
+    assert first.get_title() == "layer 2, mean of 8 heads, window of 4"
+    assert second.get_title() == "layer 3, mean of 8 heads, dense"
+    assert first.lines and not second.lines
+    assert first.get_window_extent().size == pytest.approx(second.get_window_extent().size)
+
+
+def test_a_row_that_sees_nothing_is_drawn_hatched():
+    figure = figures.attention(np.zeros((3, 3)), visible=np.zeros((3, 3), dtype=bool))
+    assert figure.axes[0].images[0].get_array().mask.all()
+
+
+def test_values_above_the_scale_are_said_by_an_arrow():
+    pattern, sink, _ = attending(5, 5)
+    bars = [figures.attention(pattern, sink, vmax=v).axes[0].child_axes[-1] for v in (0.2, 1.0)]
+    assert [bar.get_ylim()[1] for bar in bars] == pytest.approx([0.2, 1.0])
+    assert [bar._colorbar.extend for bar in bars] == ["max", "neither"]
+
+
+def test_the_mean_look_back_and_the_sink_are_in_words():
+    pattern = np.array([[0.5, 0, 0], [0.25, 0.25, 0], [0.6, 0.1, 0.1]])  # back: 0.25 by 1; 0.6 by 2, 0.1 by 1
+    said = figures.describe_attention(pattern, 1 - pattern.sum(1), labels=["x", "y", "$z$"], layer=5, head=0)
+    assert said.splitlines() == [
+        "Layer 5, head 0: 3 queries, 3 keys.",
+        "The sink takes 40 % on average, most from 'x' (50 %).",
+        f"Looks go {(0.25 + 1.2 + 0.1) / 1.8:.1f} tokens back on average; "
+        "the strongest goes from '$z$' to 'x' (60 %).",
+    ]
+
+
+def test_the_router_in_words():
+    said = figures.describe_router([[0, 2], [2, 3]], [[0.9, 0.1], [0.6, 0.4]], 5, ["a", "b"], 7)
+    assert said.splitlines() == [
+        "Layer 7: 2 tokens, 2 of 5 experts each; an even share is 20 %.",
+        "Busiest by weight: expert 0 (45 %), 2 (35 %), 3 (20 %); 2 never chosen.",
+        "Strongest margin: 'a' gives expert 0 0.90, 0.80 more than the next.",
+    ]
+
+
+def test_hands_end_where_the_vectors_say():
+    q, k = VECTORS
+    ends = {}
+    for ax, i in zip(dials(pairs=[0, 3]).axes, (0, 3)):
+        for line in ax.lines:
+            ends.setdefault((i, line.get_label()), []).append(line.get_xydata()[1])
+    for i in (0, 3):
+        for name, x, position in (("query", q, 17), ("key", k, 12)):
+            turned = rotate(x, position, FREQUENCIES, 1.2)
+            after, before = ends[i, name]
+            assert before == pytest.approx([x[i], x[i + 5]]) and after == pytest.approx(
+                [turned[i], turned[i + 5]]
+            )
+
+
+def test_arcs_open_by_position_times_frequency():
+    arcs = [p for p in dials(pairs=[1]).axes[0].patches if hasattr(p, "theta1")]
+    opened = [np.radians(arc.theta2 - arc.theta1) for arc in arcs]
+    assert opened == pytest.approx([17 * 0.4 % (2 * np.pi), 12 * 0.4 % (2 * np.pi)])
+
+
+def test_score_by_distance_is_the_product_of_rotated_vectors():
+    q, k = VECTORS
+    scores = figures.score_by_distance(q, k, FREQUENCIES, [0, 3, 40], 1.2).sum(1)
+    for distance, score in zip((0, 3, 40), scores):
+        for n in (0, 11):  # wherever the key is
+            m = n + distance
+            product = rotate(q, m, FREQUENCIES, 1.2) @ rotate(k, n, FREQUENCIES, 1.2) / np.sqrt(10)
+            assert score == pytest.approx(product)
+    line = figures.rope_score(q, k, FREQUENCIES, 1.2, reach=40).axes[0].lines[1]
+    assert line.get_ydata()[[0, 3, 40]] == pytest.approx(scores)
+
+
+def test_wavelengths_of_yarn_are_counted_in_the_title():
+    i = np.arange(32)  # gpt-oss: from 4096 to 131072 tokens
+    plain = 150000.0 ** (-2 * i / 64)
+    ramp = np.clip((i - 8.092779115512402) / (17.39802450158856 - 8.092779115512402), 0, 1)
+    figure = figures.wavelengths(ramp * plain / 32 + (1 - ramp) * plain, plain, 128, 4096, 131072)
+    assert figure.get_suptitle() == "YaRN leaves 9 of 32 pairs alone and slows 14 by 32"
+    ax = figure.axes[0]
+    assert ax.lines[0].get_ydata() == pytest.approx(2 * np.pi / plain)
+    assert ax.lines[1].get_ydata()[[0, 31]] == pytest.approx([2 * np.pi, 2 * np.pi / 3.0235114e-7])
+    assert [line.get_ydata()[0] for line in ax.lines[2:]] == [128, 4096, 131072]
+
+
+def test_next_tokens_are_the_most_probable_now_or_before():
+    now, was = np.array([0.05, 0.5, 0.2, 0.01, 0.24]), np.array([0.05, 0.1, 0.1, 0.7, 0.05])
+    figure = figures.next_tokens(now, ["a", "$b$", "c", "d", "e"], was, top=3)
+    ax = figure.axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["$b$", "e", "d"]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([0.5, 0.24, 0.01, 0.1, 0.05, 0.7])
+    assert figure.get_suptitle() == "The edit takes 'd' from 70 % to 1.0 %"
+    assert "25 %" in ax.get_xlabel()
+    assert (
+        figures.describe_next_tokens(now, list("abcde"), top=1)
+        == "Most likely next: 'b' 50 %; all others 50 %."
+    )
+
+
+def test_labels_are_never_read_as_formulas():
+    figure = figures.router(*routing(len(HARD), 8, 2), 8, HARD)
+    shown = {t.get_text(): t for t in figure.axes[0].get_yticklabels()}
+    for label in ("$x$", "100%", "a_b", "\\$", "<|end|>", "$"):
+        assert not shown[label].get_parse_math()
+    assert "U+4F60U+597D" in shown and "U+000A" in shown and "a" * 11 + "…" in shown
+
+
+def test_names_thin_out_evenly_when_there_are_many():
+    figure = figures.router(*routing(256, 8, 2), 8, [f"t{i}" for i in range(256)])
+    ticks = figure.axes[0].get_yticks()
+    assert len(set(np.diff(ticks))) == 1 and 8 < len(ticks) < 64
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == [f"t{i}" for i in ticks]
+    assert f"1 in {ticks[1]} named" in figure.axes[0].get_ylabel()
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda ax: figures.router(*routing(5, 6, 2), 6, layer=4, ax=ax), "Layer 4: expert"),
+        (lambda ax: figures.attention(attending(5, 5)[0], ax=ax, head=3), "Head 3: the looks"),
+        (lambda ax: figures.rope_score(*VECTORS, FREQUENCIES, ax=ax), "By distance"),
+        (lambda ax: figures.wavelengths(FREQUENCIES, ax=ax), "One turn"),
+        (lambda ax: figures.next_tokens([0.5, 0.2], ["a", "b"], ax=ax), "Most likely"),
+    ],
+)
+def test_an_axes_handed_in_is_drawn_into_and_returned(draw, said):
+    figure = Figure(figsize=(8, 6))
+    ax = figure.subplots()
+    assert draw(ax) is ax
+    assert ax.get_title(loc="left").startswith(said)
+    figure.draw_without_rendering()
+
+
+def test_a_figure_shows_itself_once_as_a_picture_with_words():
+    figure = figures.next_tokens([0.5, 0.2], ["a", "b"])
+    shown, about = figure._repr_mimebundle_()
+    assert shown["image/png"].startswith("iVBOR") and about["image/png"]["alt"] == figure.alt
+
+
+def test_figures_leave_pyplot_and_the_model_alone():
+    code = "import sys, gptoss_lab.figures; print({'matplotlib.pyplot', 'gptoss_lab.model'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_ideas_have_colours_that_differ_in_grey_where_they_meet():
+    def grey(name):
+        r, g, b = (int(style.COLOUR[name][i : i + 2], 16) for i in (1, 3, 5))
+        return 0.299 * r + 0.587 * g + 0.114 * b
+
+    assert len({*style.COLOUR.values()}) == len(style.COLOUR) - 1  # residual and muted are one
+    meet = "query key, window dense, position window, sink masked, output ink"
+    for a, b in (two.split() for two in meet.split(", ")):
+        assert abs(grey(a) - grey(b)) > 30, (a, b)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: figures.router(np.zeros((1, 9, 2), int), np.zeros((1, 9, 2)), 4),
+            r"T K, came .*\(1, 9, 2\).*choice\[0\]",
+        ),
+        (
+            lambda: figures.router(np.zeros((9, 2), int), np.zeros((9, 3)), 4),
+            r"weight .* must be 9 2 .* \(9, 3\)",
+        ),
+        (lambda: figures.router([[0, 4]], [[0.5, 0.5]], 4), r"choice must lie in 0\.\.3, came from 0 to 4"),
+        (
+            lambda: figures.router([[0.0, 1.0]], [[0.5, 0.5]], 4),
+            "choice holds the experts' indices, came with dtype",
+        ),
+        (lambda: figures.router([[0, 1]], [[-0.5, 1.5]], 4), "not experts.logits"),
+        (
+            lambda: figures.router([[0, 1]], [[0.5, 0.5]], 4, ["a", "b"]),
+            "labels must name 1 tokens, came with 2",
+        ),
+        (lambda: figures.router(np.zeros((0, 2), int), np.zeros((0, 2)), 4), "choice is empty"),
+        (lambda: figures.router_layers([[[0]], [[0], [1]]], [[[1]], [[1], [1]]], 2), "rows differ in length"),
+        (lambda: figures.router_layers([[[0]]], [[[1.0]]], 2, layers=[1, 2]), "layers must number 1"),
+        (
+            lambda: figures.attention(np.zeros((2, 3, 3))),
+            r"pattern must have axes T S, came with shape \(2, 3, 3\)",
+        ),
+        (
+            lambda: figures.attention(np.eye(3), np.zeros(4)),
+            r"sink has axes T and must be 3 here, came with shape \(4,\)",
+        ),
+        (lambda: figures.attention(np.eye(3), visible=np.ones((3, 4))), r"visible .* \(3, 4\)"),
+        (lambda: figures.attention(np.eye(3)[:, :2]), "came 3 x 2"),
+        (lambda: figures.attention(np.eye(3) * 4), "probabilities"),
+        (lambda: figures.attention(np.eye(3) * np.nan), "probabilities"),
+        (lambda: figures.attention(np.eye(3), window=0), "window counts the query itself"),
+        (lambda: figures.attention(np.eye(3), labels=["a"]), "labels must name 3 tokens, came with 1"),
+        (
+            lambda: figures.attention_pair(np.eye(3), np.eye(4), 2),
+            r"same T S, came with \(3, 3\) and \(4, 4\)",
+        ),
+        (
+            lambda: figures.rope(*[np.zeros(8)] * 4, FREQUENCIES, 1, 0),
+            r"q has axes C and must be 10 here, came with shape \(8,\)",
+        ),
+        (lambda: figures.rope(*[np.zeros(10)] * 4, FREQUENCIES, 1, 0, pairs=[5]), r"in 0\.\.4, came \[5\]"),
+        (lambda: figures.rope(*[np.zeros(10)] * 4, FREQUENCIES, 1, -1), "positions count from 0"),
+        (lambda: figures.rope_score(*VECTORS, -FREQUENCIES), "positive radians"),
+        (lambda: figures.rope_score(*VECTORS, FREQUENCIES, reach=0), "at least 1 token, came 0"),
+        (
+            lambda: figures.wavelengths(FREQUENCIES, FREQUENCIES[:4]),
+            "plain_frequencies has axes C/2 and must be 5",
+        ),
+        (lambda: figures.next_tokens([3.0, -1.0], ["a", "b"]), "not logits"),
+        (lambda: figures.next_tokens([0.3, 0.1], ["a"]), "labels must name 2 tokens, came with 1"),
+        (lambda: figures.next_tokens([0.3], ["a"], top=0), "top must be at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_came(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
