@@ -1,7 +1,7 @@
 """The model's source with every tap taken out, to compare graphs with: what a tap costs is what differs.
 
-`tap(name, value)` becomes `value`; a statement that is nothing but a tap, and everything under `if tap.wants(...)`, goes;
-`tap.wants(...)` elsewhere is False; `tap.at(...)` and `tap.within(...)` go with the argument they were.
+`tap(name, value)` becomes `value`; a statement that is nothing but a tap goes; `tap.wants(...)` is False;
+`tap.at(...)` and `tap.within(...)` are None.
 """
 
 from __future__ import annotations
@@ -46,13 +46,17 @@ def asks(node: ast.AST) -> str | None:
         return None
     if isinstance(node.func, ast.Name) and node.func.id in ("tap", "shown"):
         return "keep"
-    if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name) and node.func.value.id == "tap":
+    if (
+        isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "tap"
+    ):
         return node.func.attr
     return None
 
 
 def stripped_package(folder: Path, name: str = "stripped_lab") -> ModuleType:
-    """A package in `folder` with the model's rooms and no taps, imported; `.config` and `.model` as in the original."""
+    """The room `model` of a package made in `folder`, with what it needs of the original and no taps."""
     source, target = Path(gptoss_lab.__file__).parent, folder / name
     (target / "model").mkdir(parents=True)
     (target / "__init__.py").write_text("")

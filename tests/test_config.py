@@ -7,12 +7,13 @@ import math
 
 import pytest
 import torch
-from toys import FAMILIES, gpt2, gpt_oss, mxfp4, on_the_road, qwen3
+from toys import FAMILIES, gpt2, gpt_oss, mxfp4, on_the_road, one_thread, qwen3
 
 from gptoss_lab import cost
 from gptoss_lab.config import NAMED, Config, Yarn
 from gptoss_lab.model import Transformer
 
+pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 GIB, MIB, KIB = 2**30, 2**20, 2**10
 PARAMETERS = {
     "gpt-oss-20b": 20_914_757_184,
@@ -34,7 +35,7 @@ ACTIVE = {
 
 
 def gpt_oss_checkpoint(n_layers: int, n_experts: int) -> int:
-    """Bytes of the published tensors, added up from their shapes: bf16, and experts as bytes of nibbles and of scales."""
+    """Bytes of the published tensors, added up from their shapes: bf16; experts as nibbles and scales."""
     D, V, H, E = 2880, 201088, 64, n_experts
     once = 2 * (V * D + D + V * D)  # embedding, final norm, unembedding
     attention = 2 * (D + 4096 * D + 4096 + 2 * (512 * D + 512) + H + D * 4096 + D)
@@ -59,7 +60,9 @@ def test_active_parameters_to_the_last_digit(name):
     assert cost.active_parameters(NAMED[name]) == ACTIVE[name]
 
 
-@pytest.mark.parametrize("config", [*NAMED.values(), *(f() for f in FAMILIES.values()), mxfp4()], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "config", [*NAMED.values(), *(f() for f in FAMILIES.values()), mxfp4()], ids=lambda c: c.name
+)
 def test_a_model_has_as_many_parameters_as_its_config_says(config):
     with torch.device("meta"):
         model = Transformer(config)
@@ -69,10 +72,14 @@ def test_a_model_has_as_many_parameters_as_its_config_says(config):
 def test_checkpoint_bytes_of_gpt_oss_are_the_published_ones():
     assert cost.checkpoint_bytes(NAMED["gpt-oss-20b"]) == 13_761_264_768 == gpt_oss_checkpoint(24, 32)
     assert cost.checkpoint_bytes(NAMED["gpt-oss-120b"]) == gpt_oss_checkpoint(36, 128)
-    assert [round(cost.checkpoint_bytes(NAMED[name]) / GIB, 2) for name in ("gpt-oss-20b", "gpt-oss-120b")] == [12.82, 60.77]
+    assert [
+        round(cost.checkpoint_bytes(NAMED[name]) / GIB, 2) for name in ("gpt-oss-20b", "gpt-oss-120b")
+    ] == [12.82, 60.77]
 
 
-@pytest.mark.parametrize("name, item", [(name, 4 if name.startswith("gpt2") else 2) for name in PARAMETERS if "oss" not in name])
+@pytest.mark.parametrize(
+    "name, item", [(name, 4 if name.startswith("gpt2") else 2) for name in PARAMETERS if "oss" not in name]
+)
 def test_checkpoint_bytes_of_the_others_are_parameters_times_their_width(name, item):
     assert cost.checkpoint_bytes(NAMED[name]) == item * PARAMETERS[name]
 
@@ -84,7 +91,10 @@ def test_mxfp4_costs_four_and_a_quarter_bits_a_weight():
 
 
 def test_gpt_oss_in_bf16_would_be_three_times_as_large():
-    sizes = [cost.checkpoint_bytes(NAMED[name].with_changes(stored_experts="same")) for name in ("gpt-oss-20b", "gpt-oss-120b")]
+    sizes = [
+        cost.checkpoint_bytes(NAMED[name].with_changes(stored_experts="same"))
+        for name in ("gpt-oss-20b", "gpt-oss-120b")
+    ]
     assert sizes == [2 * PARAMETERS["gpt-oss-20b"], 2 * PARAMETERS["gpt-oss-120b"]]
     assert [f"{size / GIB:.4g}" for size in sizes] == ["38.96", "217.6"]
 
@@ -105,7 +115,9 @@ def test_the_cache_that_a_model_makes_is_that_large():
 
     config = gpt_oss()
     layers = Cache(config, length=13).layers
-    assert sum(layer.k.nbytes + layer.v.nbytes for layer in layers) == cost.cache_bytes(config, 13, item_bytes=4)
+    assert sum(layer.k.nbytes + layer.v.nbytes for layer in layers) == cost.cache_bytes(
+        config, 13, item_bytes=4
+    )
 
 
 def test_gpt_oss_slides_on_even_layers():
@@ -151,7 +163,9 @@ CONTRADICTIONS = [
 ]
 
 
-@pytest.mark.parametrize("family, field, value", CONTRADICTIONS, ids=lambda v: getattr(v, "__name__", repr(v)))
+@pytest.mark.parametrize(
+    "family, field, value", CONTRADICTIONS, ids=lambda v: getattr(v, "__name__", repr(v))
+)
 def test_a_contradiction_is_refused_by_name(family, field, value):
     with pytest.raises(ValueError) as refusal:
         family(**{field: value})
@@ -171,7 +185,8 @@ def test_an_unknown_field_is_refused_and_the_known_ones_are_told():
 
 
 @pytest.mark.parametrize(
-    "values", [{"factor": 0.5}, {"original_context": 0}, {"beta_slow": 40.0}, {"beta_slow": 0.0}, {"factor": math.nan}]
+    "values",
+    [{"factor": 0.5}, {"original_context": 0}, {"beta_slow": 40.0}, {"beta_slow": 0.0}, {"factor": math.nan}],
 )
 def test_a_stretch_that_is_none_is_refused(values):
     (field,) = values
@@ -188,9 +203,8 @@ def test_gpt2_becomes_gpt_oss_one_field_at_a_time():
     """Every step between the two is a model too: it is made, and answers."""
     start, end = gpt2(), gpt_oss()
     config: Config = start
-    order = ["activation", "norm", "positions", "n_experts", "experts_per_token", "n_kv_heads", "window", "sinks", "tied",
-             "rope_theta", "yarn", "context", "family", "name"]  # fmt: skip
-    for field in order:
+    first = "activation norm positions n_experts experts_per_token n_kv_heads window sinks tied rope_theta"
+    for field in [*first.split(), "yarn", "context", "family", "name"]:
         config = config.with_changes(**{field: getattr(end, field)})
         logits = Transformer.random(config)(torch.tensor([[1, 2, 3, 4]]))
         assert logits.shape == (1, 4, 29) and logits.isfinite().all()

@@ -1,19 +1,33 @@
-"""The catalogue: exactly the points that a pass makes, with these axes, in this order; and what is said of others."""
+"""The catalogue: the points that a pass makes, their axes, their order; and what is said of others."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import Tensor
-from toys import BATCH, FAMILIES, FORMS, KEYS, QUERIES, gpt2, gpt_oss, on_the_road, one_thread, qwen3, random_model, random_tokens, record, run
+from toys import (
+    BATCH,
+    FAMILIES,
+    FORMS,
+    KEYS,
+    QUERIES,
+    every_family,
+    every_form,
+    gpt2,
+    gpt_oss,
+    on_the_road,
+    one_thread,
+    qwen3,
+    random_model,
+    random_tokens,
+    record,
+    run,
+)
 
 from gptoss_lab import points
 from gptoss_lab.config import NAMED, Config
 from gptoss_lab.model import Cache
 
-ALL = [pytest.param(family, form, id=f"{name}, {form}") for name, family in FAMILIES.items() for form in FORMS]
-every_form = pytest.mark.parametrize("family, form", ALL)
-every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 
 
@@ -68,15 +82,20 @@ def test_every_point_has_its_axes_and_its_dtype(family, form):
 
 def test_the_letters_stand_for_different_sizes():
     config = gpt_oss()
-    sizes = [BATCH, QUERIES, KEYS, config.d_model, config.vocab_size, config.n_heads, config.n_kv_heads, config.d_head,
-             config.n_experts, config.experts_per_token, config.d_ff]  # fmt: skip
-    assert len(set(sizes)) == len(sizes)
+    attention = [config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.vocab_size]
+    experts = [config.n_experts, config.experts_per_token, config.d_ff]
+    assert len({BATCH, QUERIES, KEYS, *attention, *experts}) == 11
 
 
 def test_the_families_differ_in_the_points_that_they_should():
-    have = {name: {points.general(point).removeprefix("blocks.N.") for point in points.names(f())} for name, f in FAMILIES.items()}
+    have = {
+        name: {points.general(point).removeprefix("blocks.N.") for point in points.names(f())}
+        for name, f in FAMILIES.items()
+    }
     turned, sinks = {"attention.q_rotated", "attention.k_rotated"}, {"attention.sink_logit", "attention.sink"}
-    experts = {f"experts.{x}" for x in ("norm", "logits", "choice", "weight", "gate", "up", "act", "each", "out")}
+    experts = {
+        f"experts.{x}" for x in ("norm", "logits", "choice", "weight", "gate", "up", "act", "each", "out")
+    }
     plain = {"mlp.norm", "mlp.pre", "mlp.act", "mlp.out"}
     assert have["gpt-oss"] - have["gpt2"] == turned | sinks | experts
     assert have["gpt2"] - have["gpt-oss"] == {"position_embedding"} | plain
@@ -86,7 +105,9 @@ def test_the_families_differ_in_the_points_that_they_should():
     assert set.union(*have.values()) == {p.name.removeprefix("blocks.N.") for p in points.CATALOGUE}
 
 
-@pytest.mark.parametrize("name, count", [("gpt-oss-20b", 24 * 24 + 4), ("gpt2", 12 * 15 + 5), ("qwen3-30b-a3b", 48 * 24 + 4)])
+@pytest.mark.parametrize(
+    "name, count", [("gpt-oss-20b", 24 * 24 + 4), ("gpt2", 12 * 15 + 5), ("qwen3-30b-a3b", 48 * 24 + 4)]
+)
 def test_the_real_models_have_their_points(name, count):
     assert len(points.names(NAMED[name])) == count
 
@@ -97,7 +118,9 @@ def test_trace_bytes_are_the_real_bytes(family):
     model, tokens = random_model(config), random_tokens(config)
     for last in (None, 2):
         kept = record(model, tokens, last=last)
-        assert points.trace_bytes(kept, config, BATCH, QUERIES, QUERIES, last) == {n: v.nbytes for n, v in kept.items()}
+        assert points.trace_bytes(kept, config, BATCH, QUERIES, QUERIES, last) == {
+            n: v.nbytes for n, v in kept.items()
+        }
 
 
 def test_trace_bytes_of_the_real_model_follow_its_axes():
@@ -113,7 +136,11 @@ def test_trace_bytes_of_the_real_model_follow_its_axes():
 def test_a_glob_picks_in_the_order_of_the_pass_whatever_the_order_asked():
     config = gpt_oss()
     assert points.match("*", config) == list(points.names(config))
-    assert points.match(["logits", "blocks.2.residual", "embedding"], config) == ["embedding", "blocks.2.residual", "logits"]
+    assert points.match(["logits", "blocks.2.residual", "embedding"], config) == [
+        "embedding",
+        "blocks.2.residual",
+        "logits",
+    ]
     assert points.match("blocks.*.experts.choice", config) == [f"blocks.{n}.experts.choice" for n in range(3)]
     assert points.match(["logits", "log*"], config) == ["logits"]
     assert points.match([], config) == []

@@ -1,7 +1,7 @@
 """Toy models of every family, whose sizes all differ, so that swapped axes cannot pass.
 
-Weights are drawn so that the interesting things happen: both clamps bind, sinks take a tenth of the attention or more,
-every bias and every norm's scale is there, and activations stay near one, so that 2e-5 is a strict bound.
+Weights are drawn so that what is special happens: both clamps bind, sinks take a tenth of the attention or
+more, every bias and every norm's scale is felt; what is not clamped stays near one, so that 2e-5 is strict.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from gptoss_lab import points
 from gptoss_lab.config import Config, Yarn
-from gptoss_lab.model import Transformer
+from gptoss_lab.model import Cache, Transformer
 from gptoss_lab.tap import Recorder, Tap
 
 BATCH, QUERIES, KEYS = 3, 9, 13  # T queries see S keys where four tokens came before
+ROUNDING = 5e-6  # what two orders of adding up may differ by, after three blocks
 
 
 def gpt_oss(**changes: object) -> Config:
@@ -25,7 +26,8 @@ def gpt_oss(**changes: object) -> Config:
     yarn = Yarn(factor=4.0, original_context=8, beta_fast=1.0, beta_slow=0.25)
     return Config(
         name="toy-oss", family="gpt-oss", n_layers=3, d_model=10, n_heads=8, n_kv_heads=4, d_head=6, d_ff=11,
-        vocab_size=29, context=64, rope_theta=50.0, yarn=yarn, window=5, sinks=True, n_experts=7, experts_per_token=2,
+        vocab_size=29, context=32, rope_theta=50.0, yarn=yarn, window=5, sinks=True,
+        n_experts=7, experts_per_token=2,
     ).with_changes(**changes)  # fmt: skip
 
 
@@ -40,15 +42,17 @@ def gpt2(**changes: object) -> Config:
 def qwen3(**changes: object) -> Config:
     """Qwen3-MoE in very small."""
     return Config(
-        name="toy-qwen3", family="qwen3-moe", n_layers=3, d_model=10, n_heads=8, n_kv_heads=4, d_head=6, d_ff=11,
-        vocab_size=29, context=64, norm_eps=1e-6, rope_theta=50.0, qk_norm=True, bias=False, activation="swiglu",
-        n_experts=7, experts_per_token=2,
+        name="toy-qwen3", family="qwen3-moe", n_layers=3, d_model=10, n_heads=8, n_kv_heads=4, d_head=6,
+        d_ff=11, vocab_size=29, context=64, norm_eps=1e-6, rope_theta=50.0, qk_norm=True, bias=False,
+        activation="swiglu", n_experts=7, experts_per_token=2,
     ).with_changes(**changes)  # fmt: skip
 
 
 def on_the_road(**changes: object) -> Config:
-    """A step between GPT-2 and gpt-oss: RoPE and a dense MLP with a gate, neither learned positions nor experts."""
-    return gpt2(name="toy-road", norm="rms", positions="rope", rope_theta=50.0, activation="clamped_swiglu").with_changes(**changes)
+    """A step between GPT-2 and gpt-oss: RoPE and a dense MLP with a gate; no experts yet."""
+    return gpt2(
+        name="toy-road", norm="rms", positions="rope", rope_theta=50.0, activation="clamped_swiglu"
+    ).with_changes(**changes)
 
 
 def mxfp4(**changes: object) -> Config:
@@ -57,6 +61,7 @@ def mxfp4(**changes: object) -> Config:
 
 
 FAMILIES = {"gpt2": gpt2, "gpt-oss": gpt_oss, "qwen3-moe": qwen3, "on the road": on_the_road}
+every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
 def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -68,16 +73,18 @@ def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tenso
     if name.endswith("scale"):
         return 1.0 + 0.2 * noise
     if name.endswith(("gate_up.weight", "gate.weight", "up.weight")):
-        return 4.0 / fan_in * noise  # so that both clamps bind: |gate| and |up| pass 7 now and then
+        return 1.5 / fan_in * noise
+    if name.endswith(("gate_up.bias", "gate.bias", "up.bias")):
+        return 4.5 * noise  # so that both clamps bind: |gate| and |up| pass 7 now and then
     if name.endswith("down.weight"):
-        return 0.15 / fan_in * noise
+        return 0.1 / fan_in * noise
     if name.endswith("router.weight"):
-        return 2.0 / fan_in * noise
+        return 1.5 / fan_in * noise
     if name.endswith("bias"):
         return 0.3 * noise
     if "embedding" in name:
-        return 0.7 * noise
-    return 1.2 / fan_in * noise
+        return noise
+    return (1.0 if name.endswith(("q.weight", "k.weight")) else 0.7) / fan_in * noise
 
 
 def random_model(config: Config, seed: int = 0) -> Transformer:
@@ -115,11 +122,24 @@ def few(model: Transformer, tokens: int) -> Transformer:
 
 
 FORMS = {"gather": gather, "walk": walk}
+every_form = pytest.mark.parametrize(
+    "family, form",
+    [
+        pytest.param(family, form, id=f"{name}, {form}")
+        for name, family in FAMILIES.items()
+        for form in FORMS
+        if family().n_experts or form == "gather"  # without experts there is one form
+    ],
+)
 
 
-def record(model: Transformer, tokens: Tensor, keep: str | list[str] = "*", edits: dict | None = None, **more: object) -> dict:
+def record(
+    model: Transformer, tokens: Tensor, keep: str | list[str] = "*", edits: dict | None = None, **more: object
+) -> dict:
     """Run the model and return what was kept, by full name. edits: full name → one function."""
-    recorder = Recorder(points.match(keep, model.config), {name: [edit] for name, edit in (edits or {}).items()})
+    recorder = Recorder(
+        points.match(keep, model.config), {name: [edit] for name, edit in (edits or {}).items()}
+    )
     with torch.no_grad():
         model(tokens, tap=recorder, **more)
     return recorder.kept
@@ -129,6 +149,33 @@ def run(model: Transformer, tokens: Tensor, tap: Tap | None = None, **more: obje
     """The model's logits, without gradients."""
     with torch.no_grad():
         return model(tokens, **more) if tap is None else model(tokens, tap=tap, **more)
+
+
+def close(ours: Tensor, theirs: Tensor, atol: float = ROUNDING) -> None:
+    """Assert that no number differs by more than `atol`."""
+    torch.testing.assert_close(ours, theirs, atol=atol, rtol=0)
+
+
+def in_chunks(
+    model: Transformer, tokens: Tensor, sizes: tuple[int, ...], positions: Tensor | None = None
+) -> Tensor:
+    """The logits of all tokens, run a chunk at a time through one cache."""
+    cache, logits = Cache(model.config, tokens.shape[1], tokens.shape[0]), []
+    for chunk, at in zip(tokens.split(sizes, 1), torch.arange(tokens.shape[1]).split(sizes)):
+        there = None if positions is None else positions[:, at]
+        logits.append(run(model, chunk, cache=cache, positions=there))
+    assert cache.tokens == tokens.shape[1]
+    return torch.cat(logits, dim=1)
+
+
+def left_padded(tokens: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """The first `lengths` tokens of each row, pushed right, and the positions that say so."""
+    width = max(lengths)
+    batch, positions = torch.full((len(lengths), width), 3), torch.full((len(lengths), width), -1)
+    for row, length in enumerate(lengths):
+        batch[row, width - length :] = tokens[row, :length]
+        positions[row, width - length :] = torch.arange(length)
+    return batch, positions
 
 
 @pytest.fixture(autouse=True, scope="module")
