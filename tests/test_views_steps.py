@@ -56,7 +56,7 @@ def test_reading_in_pieces_changes_nothing(monkeypatch):
     model, _, trace = toy()
     whole = read_out_early(model, trace)
     reading = importlib.import_module("gptoss_lab.views.steps")  # views.steps itself is the view
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 4 * model.config.vocab_size * 7)  # 7 rows at once; 63 rows in all
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 4 * model.config.vocab_size * 7)  # 7 of 63 rows
     pieces = read_out_early(model, trace)
     assert pieces.ids.equal(whole.ids)
     torch.testing.assert_close(pieces.own, whole.own, rtol=1e-6, atol=1e-7, equal_nan=True)

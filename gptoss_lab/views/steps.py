@@ -1,9 +1,10 @@
 """Reading the residual early: what the model would say next if it stopped after this half of a block.
 
-    logits at a step = unembed(norm(residual at that step))          the same norm and unembedding that read the last one
+    logits at a step = unembed(norm(residual at that step))    the norm and unembedding that read the last one
 
-The steps are the embedding, then after attention and after the experts (or the MLP) of every block: 2L + 1 residuals. This
-is the logit lens (nostalgebraist, 2020): early blocks were never trained to be read this way, so their words are hints.
+The steps are the embedding, then after attention and after the experts (or the MLP) of every block: 2L + 1
+residuals. This is the logit lens (nostalgebraist, 2020): early blocks were never trained to be read this way,
+so their words are hints.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ CHUNK_BYTES = 64 * 2**20
 class ReadOuts:
     """The likeliest next tokens at every step and token.
 
-    ids, probability: N T K, best first; N = 2L + 1 steps, K likeliest. own: N T, the probability of the token that the text
-    really goes on with; NaN at the last token, which nothing follows. labels: id → how it is shown, for every id in `ids`.
+    ids, probability: N T K, best first; N = 2L + 1 steps, K likeliest. own: N T, the probability of the token
+    that the text really goes on with; NaN at the last token, which nothing follows. labels: id → how it is
+    shown, for every id in `ids`.
     """
 
     ids: Tensor
@@ -56,18 +58,23 @@ def residuals(config: Config) -> list[str]:
 def read_out_early(model: Transformer, trace: Trace, count: int = 5) -> ReadOuts:
     """Read every recorded residual of a trace's first row as if it were the last one.
 
-    `model` must be the one that made the trace; `count` likeliest tokens are kept. Memory stays near 64 MB whatever the
-    vocabulary. ValueError where the trace lacks the residuals (keep them with `KEEP`), or is another model's.
+    `model` must be the one that made the trace; `count` likeliest tokens are kept. Memory stays near 64 MB
+    whatever the vocabulary. ValueError where the trace lacks the residuals (keep them with `KEEP`), or is
+    another model's.
     """
     names = residuals(model.config)
     lacking = [name for name in names if name not in trace]
     if lacking:
-        raise ValueError(f"the trace lacks {lacking[0]!r} ({len(lacking)} of the {len(names)} residuals to be read); watch "
-                         f"again with keep={list(KEEP)!r} among what is kept")  # fmt: skip
+        raise ValueError(
+            f"the trace lacks {lacking[0]!r} ({len(lacking)} of the {len(names)} residuals to be read); "
+            f"watch again with keep={list(KEEP)!r} among what is kept"
+        )
     width = trace[names[0]].shape[-1]
     if width != model.config.d_model:
-        raise ValueError(f"the trace's residuals have {width} channels, the model's {model.config.d_model}; give the model "
-                         "that made the trace")  # fmt: skip
+        raise ValueError(
+            f"the trace's residuals have {width} channels, the model's {model.config.d_model}; "
+            "give the model that made the trace"
+        )
     used = model.config.vocab_used or model.config.vocab_size
     if not 1 <= count <= used:
         raise ValueError(f"count={count}; expected 1 to {used}, the tokens that there are")

@@ -12,6 +12,7 @@ import {
   positionsConcentration, positionsCurve, positionsFrequencies, positionsHands, positionsRampEnds,
   positionsScoreParts, positionsSpread, positionsStretched, positionsTicks, positionsTurn, positionsWavelengths,
 } from "../../gptoss_lab/views/static/rotation.js";
+import { positionsCount } from "../../gptoss_lab/views/static/dials.js";
 
 const GPT_OSS = { factor: 32, original_context: 4096, beta_fast: 32, beta_slow: 1, rounded: false };
 const MINI = { factor: 4, original_context: 256, beta_fast: 32, beta_slow: 1, rounded: false };
@@ -109,4 +110,8 @@ test("the pairs shown go from the fastest to the slowest", () => {
   assert.deepEqual(positionsSpread(16), [0, 2, 4, 6, 9, 11, 13, 15]);
   assert.deepEqual(positionsSpread(3), [0, 1, 2]);
   assert.deepEqual(positionsSpread(1), [0]);
+});
+
+test("lengths are written to three digits", () => {
+  assert.deepEqual([2 * Math.PI, 44700.4, 999600, 20780912].map(positionsCount), ["6.28", "44,700", "1M", "20.8M"]);
 });

@@ -5,8 +5,10 @@
 
 import { el, svg } from "./core.js";
 
-/** A number of tokens to three digits, with commas. */
-export const positionsCount = (n) => Number(n.toPrecision(n < 99.5 ? 3 : Math.max(3, Math.ceil(Math.log10(n)) - 3))).toLocaleString("en");
+/** A number to three digits: 6.28, 14,100, 20.8M. */
+export function positionsCount(n) {
+  return n >= 999500 ? `${Number((n / 1e6).toPrecision(3))}M` : Number(n.toPrecision(3)).toLocaleString("en");
+}
 /** A number with its sign. */
 export const positionsSigned = (n, digits = 2) => (Math.abs(n) < 0.5 * 10 ** -digits ? "0" : (n < 0 ? "−" : "+") + Math.abs(n).toFixed(digits));
 /** So many tokens. */

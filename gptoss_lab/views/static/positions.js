@@ -43,6 +43,10 @@ const positionsStyle = `
 .gl-pos-soft { color: var(--gl-muted); font-size: 12.5px; }
 .gl-pos-soft i { font-style: normal; }
 .gl-pos-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 14px 20px; }
+.gl-root .gl-pos-title { flex-wrap: nowrap; height: 26px; }
+.gl-root .gl-pos-title select { min-width: 0; min-height: 26px; padding: 0 6px; font-size: 13px; }
+.gl-pos-title h3 { margin: 0; white-space: nowrap; }
+.gl-pos-charts > section > h3 { height: 26px; margin: 0; }
 .gl-pos-charts > section { min-width: 0; }
 .gl-pos-chart { display: block; width: 100%; height: 250px; font-size: 12px; }
 .gl-pos-chart text { fill: var(--gl-ink); paint-order: stroke; stroke: var(--gl-page); stroke-width: 3px; stroke-linejoin: round; }
@@ -120,7 +124,7 @@ export function mountPositions(root, data, store, env = {}) {
       el("div", { class: "gl-pos-ends" }, query.node, key.node),
       el("section", {}, el("h3", {}, "Each pair of channels is a hand: thin before the rotation, thick after ", el("span", { class: "gl-quiet" }, "below: tokens for one turn, and what it adds to the score")), dials),
       el("div", { class: "gl-pos-charts" },
-        el("section", {}, el("div", { class: "gl-pos-row" }, el("h3", {}, "Score by distance"), reach), score,
+        el("section", {}, el("div", { class: "gl-pos-row gl-pos-title" }, el("h3", {}, "Score by distance"), reach), score,
           el("div", { class: "gl-pos-row gl-pos-soft" }, [["position", "━", "all pairs"], ["position", "╍", "slower half alone"], ["ink", "─", "chosen pair alone"]].map(([idea, mark, words]) =>
             el("span", {}, el("i", { style: { color: `var(--gl-${idea})` } }, mark), ` ${words}`)))),
         el("section", {}, el("h3", {}, `One turn, in ${c.name}`), waves, legend),
@@ -201,7 +205,7 @@ export function mountPositions(root, data, store, env = {}) {
     const window = c.windows.find((w) => w);
     const lengths = (w, original, context) => [
       w && { tokens: w, name: "window", idea: "window", dash: "6 3" },
-      original && { tokens: original, name: "context before YaRN", idea: "muted", dash: "2 3" },
+      original && { tokens: original, name: "before YaRN", idea: "muted", dash: "2 3" },
       { tokens: context, name: "context", idea: "dense", dash: null },
       context !== 131072 && { tokens: 131072, name: "gpt-oss's context", idea: "muted", dash: null },
     ].filter(Boolean);

@@ -37,7 +37,7 @@ export function positionsWaveChart(node, size, { frequencies, plain, lengths, pa
     const high = Math.log10(tokens) > (0.5 + most) / 2;
     const y = frame.y(Math.log10(tokens));
     frame.add(svg("line", { x1: frame.left, x2: frame.right, y1: y, y2: y, stroke: `var(--gl-${idea})`, "stroke-width": 1.6, "stroke-dasharray": dash }),
-      svg("text", { x: high ? frame.left + 6 : frame.right - 2, y: y - 4, "text-anchor": high ? "start" : "end" }, `${name} ${tokens.toLocaleString("en")}`));
+      svg("text", { x: high ? frame.left + 6 : frame.right - 2, y: y + (high ? -4 : 14), "text-anchor": high ? "start" : "end" }, `${name} ${tokens.toLocaleString("en")}`));
   }
   const dots = (values, shape) => values.forEach((v, i) => frame.add(shape(frame.x(i), frame.y(Math.log10(v)), i)));
   dots(short, (x, y) => svg("rect", { x: x - 3, y: y - 3, width: 6, height: 6, fill: "none", stroke: "var(--gl-muted)", "stroke-width": 1.3 }));

@@ -7,6 +7,7 @@
 import { el, percent, tokenStrip } from "./core.js";
 import { diagramBlock, diagramInk, diagramWalk } from "./block_diagram.js";
 import { panelAttention, panelExperts, panelNext, panelResidual, panelShade } from "./step_panels.js";
+import { readable } from "./heatmap.js";
 import { stepsAtLayer, stepsChange, stepsOf } from "./walk.js";
 
 const stepsStyle = `
@@ -41,7 +42,7 @@ const stepsStyle = `
 .gl-steps-logits { display: block; width: 100%; height: 110px; }
 .gl-steps-channels { height: 84px; }
 .gl-steps section + section { margin-top: 14px; }
-.gl-steps .gl-strip { max-height: 210px; }
+.gl-steps .gl-strip { max-height: 232px; }
 .gl-steps-told { min-height: 1.5em; }
 .gl-steps-columns { display: grid; grid-template-columns: 1fr 1fr; gap: 0 20px; }
 .gl-steps-columns h4 { margin-top: 0; color: var(--gl-muted); font-weight: 400; }
@@ -140,8 +141,8 @@ export function mountSteps(root, data, store, env = {}) {
       };
     }
     const words = {
-      embedding: ["Each token becomes a vector", "its row of the embedding table starts the residual"],
-      readout: ["The last residual is read out", "norm and unembedding turn it into a score for every token"],
+      embedding: ["Each token becomes a vector", `the token's row of the embedding table${now.config.frequencies?.length ? "" : " and its position's own row"} start${now.config.frequencies?.length ? "s" : ""} the residual`],
+      readout: ["The last residual is read out", "norm and unembedding turn the residual into a score for every token"],
       mlp: ["One dense MLP answers for every token", `${now.config.d_ff} neurons answer`],
       attention: ["Attention", "the pattern was not kept"], experts: ["Experts", "the router was not kept"],
     }[step.kind];
@@ -190,8 +191,8 @@ export function mountSteps(root, data, store, env = {}) {
     const change = view.residual.update({ step, token: selection.token });
     const last = n === steps.length - 1;
     const words = view.following.update({ n: last ? n - 1 : n, before: last || n === 0 ? null : n - 1, token: selection.token });
-    const moved = change ? ` The residual of ${now.labels[selection.token]} goes from length ${change.before.toFixed(2)} to ${change.after.toFixed(2)}, cosine ${change.cosine.toFixed(2)}.` : "";
-    const nextWord = !words ? "" : words.was === null || words.was === words.is ? ` Likeliest next so far: ${words.is}.` : ` The likeliest next token turns from ${words.was} to ${words.is}.`;
+    const moved = change ? ` The residual of ${now.labels[selection.token]} goes from length ${readable(change.before)} to ${readable(change.after)}, cosine ${change.cosine.toFixed(3)}.` : "";
+    const nextWord = !words ? "" : words.was === null ? ` Likeliest next so far: ${words.is}.` : words.was === words.is ? ` The likeliest next token stays ${words.is}.` : ` The likeliest next token turns from ${words.was} to ${words.is}.`;
     const sentence = `${where}: ${shown.words}.${moved}${nextWord}`;
     view.found.textContent = sentence;
     if (said !== sentence) env.say?.(sentence);
