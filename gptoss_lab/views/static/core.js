@@ -190,6 +190,7 @@ const coreMaps = {
   differences: "053061 175290 2a71b2 3f8ec0 6bacd1 9bc9e0 c2ddec e0ecf3 f7f6f6 fbe5d8 fbccb4 f5aa89 e48066 d05548 ba2832 930e26 67001f",
 };
 const coreTables = {};
+const coreInks = new WeakMap(); // root → its inks, read once a theme: asking the style sheet makes the browser lay out the page
 
 function coreTable(name) {
   if (coreTables[name]) return coreTables[name];
@@ -222,7 +223,10 @@ export const colours = {
   /** The colour of an idea where `node` stands: query, key, value, sink, window, dense, experts, position, output, residual,
    *  ink, muted, masked, page, line, pick. Light and dark differ; the style sheet says how. */
   of(node, idea) {
-    return getComputedStyle(node).getPropertyValue(`--gl-${idea}`).trim() || "#888";
+    const root = node.closest(".gl-root") ?? node;
+    let known = coreInks.get(root);
+    if (!known || known.theme !== root.dataset.theme) coreInks.set(root, (known = { theme: root.dataset.theme }));
+    return (known[idea] ??= getComputedStyle(root).getPropertyValue(`--gl-${idea}`).trim() || "#888");
   },
 };
 

@@ -163,7 +163,7 @@ export function mountExperts(root, data, store, env) {
     } else {
       big.update({ selected: { row: expert, col: token } });
     }
-    drawLoads(one, expert);
+    if (moved || was.expert !== expert || !sizes.has(loads)) drawLoads(one, expert);
     drawMargins(one, token);
     if (all || was.token !== token || was.layer !== one.n || was.expert !== expert) {
       small.forEach((l) => {
@@ -183,14 +183,18 @@ export function mountExperts(root, data, store, env) {
     ctx.globalAlpha = 1;
   }
 
+  let sizes = new Map(); // measured when the page's layout changes, not at each drawing
+
   function plain(target) {
+    if (!sizes.get(target)?.[0]) sizes.set(target, [target.clientWidth, target.clientHeight, `12px ${getComputedStyle(target).fontFamily}`]);
+    const [w, h, font] = sizes.get(target);
     const ratio = globalThis.devicePixelRatio || 1;
-    const [w, h] = [target.clientWidth, target.clientHeight];
-    target.width = Math.round(w * ratio);
-    target.height = Math.round(h * ratio);
+    const [wide, high] = [Math.round(w * ratio), Math.round(h * ratio)];
+    if (target.width !== wide || target.height !== high) [target.width, target.height] = [wide, high];
     const ctx = target.getContext("2d");
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    ctx.font = `12px ${getComputedStyle(target).fontFamily}`;
+    ctx.clearRect(0, 0, w, h);
+    ctx.font = font;
     return [ctx, w, h];
   }
 
@@ -283,7 +287,10 @@ export function mountExperts(root, data, store, env) {
     canvas.addEventListener(kind, () => requestAnimationFrame(() => layers.length && drawMargins(layers.find((l) => l.n === was.layer) ?? layers[0], was.token)), { passive: true });
   }
   const off = store.on(() => draw());
-  const resize = new ResizeObserver(() => draw());
+  const resize = new ResizeObserver(() => {
+    sizes = new Map();
+    draw();
+  });
   resize.observe(node);
   load(data);
   return {

@@ -72,10 +72,18 @@ export function heatmap(canvas, options) {
   canvas.setAttribute("aria-roledescription", "heat map");
   canvas.classList.add("gl-heat");
 
+  /** The canvas's size in CSS pixels, measured when it changes: asking at each drawing would lay the page out each time. */
+  let size = null;
+  function measured() {
+    if (!size?.w || !size.h) size = { w: canvas.clientWidth, h: canvas.clientHeight, font: getComputedStyle(canvas).fontFamily };
+    return size;
+  }
+
   /** The cells' place on the canvas, in CSS pixels. */
   function area() {
     const { left = 0, right = 0, top = 0, bottom = 0 } = o.margin;
-    return { left, top, width: Math.max(canvas.clientWidth - left - right, 1), height: Math.max(canvas.clientHeight - top - bottom, 1) };
+    const { w, h } = measured();
+    return { left, top, width: Math.max(w - left - right, 1), height: Math.max(h - top - bottom, 1) };
   }
 
   /** Cells → pixels of a canvas of its own; masked cells stay clear, so that what lies below shows. */
@@ -114,13 +122,13 @@ export function heatmap(canvas, options) {
 
   function draw() {
     const ratio = globalThis.devicePixelRatio || 1;
-    if (!canvas.clientWidth || !canvas.clientHeight || !o.rows || !o.cols) return;
-    const [w, h] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
+    if (!measured().w || !size.h || !o.rows || !o.cols) return;
+    const [w, h] = [Math.round(size.w * ratio), Math.round(size.h * ratio)];
     if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
     if (!picture) paint();
     const ctx = canvas.getContext("2d");
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    ctx.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+    ctx.clearRect(0, 0, size.w, size.h);
     ctx.imageSmoothingEnabled = false;
     const place = area();
     ctx.save();
@@ -164,7 +172,7 @@ export function heatmap(canvas, options) {
   /** Labels beside the cells: all, or one in 2, 4, 8, … where they would touch; the selected one always. */
   function write(ctx, box) {
     const { left = 0, bottom = 0 } = o.margin;
-    const font = getComputedStyle(canvas).fontFamily;
+    const { font } = measured();
     const each = (labels, [first, count], size, need, chosen, put) => {
       const step = labelStep(size, need);
       for (let n = Math.max(0, Math.ceil(first)); n < Math.min(labels.length, first + count); n++) {
@@ -292,7 +300,10 @@ export function heatmap(canvas, options) {
     event.preventDefault();
     event.stopPropagation();
   });
-  const resize = globalThis.ResizeObserver && new ResizeObserver(draw);
+  const resize = globalThis.ResizeObserver && new ResizeObserver(() => {
+    size = null;
+    draw();
+  });
   resize?.observe(canvas);
   tell(null);
   speak();

@@ -1,0 +1,295 @@
+"""The explorer without a browser: what it is sent, what it refuses, the page's bytes, the widget's words."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from toys import FAMILIES, gpt_oss, random_model, random_tokens
+
+import gptoss_lab as lab
+from gptoss_lab import points, views
+from gptoss_lab.text.tokens import encoding
+from gptoss_lab.trace import open_trace, watch
+from gptoss_lab.views import page, payload
+
+ROOT = Path(__file__).parent.parent
+NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(NODE is None, reason="no node here: the renderer's arithmetic goes untested")
+
+
+def toy(family: str = "gpt-oss", count: int = 9, **changes: object):
+    """A random toy and a trace of everything that the views need."""
+    model = random_model(FAMILIES[family](**changes))
+    tokens = random_tokens(model.config, batch=1, count=count)
+    return model, watch(model, tokens, keep=[*views.keep_for(model.config), "blocks.*.attention.scores"])
+
+
+@needs_node
+def test_the_renderers_own_tests_pass():
+    done = subprocess.run([NODE, "--test", "tests/js/"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert int(re.search(r"# pass (\d+)", done.stdout)[1]) >= 30
+
+
+def trace_is_real(name: str) -> bool:
+    """Whether a point holds real numbers; choices are whole ones."""
+    return not name.endswith(".choice")
+
+
+@needs_node
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_browser_reads_is_what_the_trace_holds(family, tmp_path):
+    """Every number of every point, read back by the renderer's own code: within half a step of 16 bits."""
+    model, trace = toy(family)
+    more = {f"extra.{n}": ("H T S", trace[f"blocks.{n}.attention.scores"][0]) for n in range(3)}
+    header, block = payload.pack(trace, model, extra=more)
+    sent = {"header": header, "block": base64.b64encode(block).decode()}
+    (tmp_path / "sent.json").write_text(json.dumps(sent))
+    core = (page.STATIC / "core.js").as_uri()
+    (tmp_path / "read.mjs").write_text(f"""
+        import {{ readFileSync }} from "node:fs";
+        import {{ Data }} from {json.dumps(core)};
+        const sent = JSON.parse(readFileSync({json.dumps(str(tmp_path / "sent.json"))}));
+        const data = new Data(sent.header, Buffer.from(sent.block, "base64"));
+        const all = {{}};
+        for (const name of Object.keys(sent.header.arrays)) {{
+          const v = data.get(name);
+          const heads = v.axes.length === 3 && v.axes[2] === "S" ? [...Array(v.shape[0]).keys()] : null;
+          const flat = heads ? heads.flatMap((h) => [...v.row(h)]) : [...v.row()];
+          const last = v.shape.map((n) => n - 1);
+          all[name] = {{ flat: flat.map((x) => (Number.isFinite(x) ? x : null)), last: v.at(...last) }};
+        }}
+        console.log(JSON.stringify(all));
+    """)
+    done = subprocess.run([NODE, str(tmp_path / "read.mjs")], capture_output=True, text=True, check=True)
+    read = json.loads(done.stdout)
+    assert set(read) == {*more, *(name for name in trace if not name.endswith(".scores"))}
+    for name, found in read.items():
+        want = (more[name][1] if name in more else trace[name][0]).float()
+        got = torch.tensor([float("-inf") if x is None else float(x) for x in found["flat"]]).view(want.shape)
+        step = header["arrays"][name]["step"] if trace_is_real(name) else 0
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=0.51 * step)
+        assert found["last"] == pytest.approx(float(want.flatten()[-1]), abs=0.51 * step + 1e-6)
+
+
+def test_a_band_takes_no_more_room_than_its_window():
+    pattern = torch.rand(2, 40, 40).tril().triu(-4)
+    about, data = payload.packed(["H", "T", "S"], pattern, window=5)
+    assert about["count"] == 2 * (1 + 2 + 3 + 4 + 36 * 5) and len(data) == 2 * about["count"]
+    assert payload.packed(["H", "T", "S"], pattern)[0]["count"] == 2 * 40 * 41 // 2
+
+
+def test_what_is_minus_infinity_or_nan_is_a_hole():
+    about, data = payload.packed(["T", "E"], torch.tensor([[1.0, -torch.inf], [torch.nan, 3.0]]))
+    codes = torch.frombuffer(bytearray(data), dtype=torch.uint16).tolist()
+    assert codes == [0, payload.HOLE, payload.HOLE, payload.HOLE - 1] and about["hole"] == payload.HOLE
+
+
+@pytest.mark.parametrize(("most", "kind"), [(255, "u8"), (256, "u16"), (65535, "u16"), (201087, "u32")])
+def test_whole_numbers_stay_themselves(most, kind):
+    about, data = payload.packed(["T"], torch.tensor([0, most]))
+    assert about["kind"] == kind and about["step"] == 1 and about["lo"] == 0
+    assert int.from_bytes(data[len(data) // 2 :], "little") == most
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_fills_its_views_and_says_why_not_others(family):
+    model, trace = toy(family)
+    absent = payload.missing(trace, model.config)
+    assert ("experts" in absent) == (model.config.n_experts is None)
+    assert not {"attention", "positions", "steps"} & set(absent)
+    for name, why in absent.items():
+        assert model.config.name in why
+        with pytest.raises(ValueError, match=re.escape(why)):
+            getattr(views, name)(trace, model)
+
+
+def test_a_trace_without_a_views_points_is_told_what_to_keep():
+    model, trace = toy()
+    for name, view in payload.VIEWS.items():
+        dropped = points.match(view.needs[0], model.config)[-1]
+        poorer = watch(model, trace.tokens, keep=[n for n in trace if n != dropped])
+        told = f"{re.escape(repr(dropped))}: watch again with keep="
+        with pytest.raises(ValueError, match=told) as refused:
+            getattr(views, name)(poorer, model)
+        keep = re.search(r"keep=(\[.*\])", str(refused.value))[1]
+        again = watch(model, trace.tokens, keep=json.loads(keep.replace("'", '"')))
+        assert getattr(views, name)(again, model).header["views"] == [name]
+
+
+def test_a_trace_that_fills_nothing_is_refused(tmp_path):
+    model, _ = toy()
+    bare = watch(model, random_tokens(model.config, batch=1), keep="logits")
+    with pytest.raises(ValueError, match="fills no view: the trace lacks"):
+        views.export_html(bare, tmp_path / "page.html", model=model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_views_and_folders_are_refused(tmp_path):
+    model, trace = toy()
+    with pytest.raises(ValueError, match="no view 'expert'; there are experts, attention"):
+        views.export_html(trace, tmp_path / "page.html", model=model, views=["expert"])
+    with pytest.raises(ValueError, match="no folder .* make it first"):
+        views.export_html(trace, tmp_path / "nowhere" / "page.html", model=model)
+
+
+def test_the_config_of_a_trace_is_found_or_asked_for(tmp_path):
+    model, trace = toy()
+    assert payload.config_of(trace, model) is model.config
+    del_config = {k: v for k, v in trace.source.items() if k != "config"}
+    trace.source.clear()
+    trace.source.update(del_config)
+    with pytest.raises(ValueError, match="'toy-oss', which is no known name, and holds no config"):
+        payload.config_of(trace)
+    trace.source["model"], trace.source["changes"] = "gpt-oss-20b", {"window": "64"}
+    assert payload.config_of(trace).windows[:2] == (64, None)
+
+
+def test_a_recorded_config_survives_saving(tmp_path):
+    from dataclasses import asdict
+
+    model, trace = toy(windowed_layers=(1, 2))
+    trace.source["config"] = asdict(model.config)
+    again = open_trace(trace.save(tmp_path / "trace.safetensors"))
+    assert payload.config_of(again) == model.config
+
+
+def script_blocks(source: str) -> list[str]:
+    """What lies in each script of a page, cut where a browser would cut it."""
+    return re.findall(r"<script[^>]*>(.*?)</script", source, flags=re.DOTALL | re.IGNORECASE)
+
+
+HOSTILE = ["</script><script>alert(1)</script>", "<!--<script>", "a\u2028b & \\u003c <b>"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_cannot_leave_its_block(text, tmp_path):
+    model, trace = toy()
+    trace.labels[:] = [text] * len(trace.labels)
+    source = views.export_html(trace, tmp_path / "page.html", model=model).read_text("utf-8")
+    header, block, module = script_blocks(source)
+    assert json.loads(header)["labels"] == trace.labels
+    assert not set("<>\u2028") & set(header)
+    assert base64.b64decode(block) and module.rstrip().endswith("mountPage();")
+    outside = re.sub(r"<script.*?</script>|<style.*?</style>", "", source, flags=re.DOTALL)
+    assert "<b>" not in outside and "alert(1)</" not in outside and outside.count("<!--") == 0
+
+
+def test_the_page_asks_nobody_for_anything(tmp_path):
+    model, trace = toy()
+    source = views.export_html(trace, tmp_path / "page.html", model=model).read_text("utf-8")
+    policy = re.search(r'Content-Security-Policy"\s+content="([^"]+)"', source)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-") and "http" not in policy
+    addresses = set(re.findall(r"https?://[^\s\"'<>)]+", source))
+    assert addresses <= {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"<(link|img|iframe|script src)|@import|url\(", source)
+
+
+@pytest.mark.parametrize("tokens", [128, 700])
+def test_a_page_stays_under_five_megabytes_and_says_what_it_left_out(tokens, tmp_path):
+    model = lab.load("mini-oss")
+    ids = (model.tokenizer.encode_ordinary("Once upon a time there was a king. " * 200))[:tokens]
+    trace = watch(model, ids, keep=views.keep_for(model.config), last=1)
+    file = views.export_html(trace, tmp_path / "page.html", model=model)
+    header = json.loads(script_blocks(file.read_text("utf-8"))[0])
+    assert file.stat().st_size < 5_000_000
+    if tokens == 128:
+        assert header["left_out"] == [] and header["missing"] == {}
+        assert {name for name in trace} <= set(header["arrays"])
+    else:
+        assert any(re.match(r"attention\.pattern of layers? \d", told) for told in header["left_out"])
+        assert "blocks.5.experts.logits" in header["arrays"]
+
+
+@needs_node
+def test_the_joined_script_is_a_module(tmp_path):
+    """No name is taken twice, nothing is imported, and the one export is the widget's."""
+    (tmp_path / "all.mjs").write_text(page.script())
+    done = subprocess.run([NODE, "--check", str(tmp_path / "all.mjs")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    left = re.findall(r"^(?:import|export)\b.*", page.script(), flags=re.MULTILINE)
+    assert left == ["export default { render };"]
+
+
+def test_joining_drops_imports_of_every_form():
+    dropped = 'import { a } from "./a.js";\nimport {\n  b,\n  c,\n} from "./b.js";\nimport "./d.js";\n'
+    dropped += 'export { e } from "./e.js";\n'
+    kept = "export const f = 1;\nexport function g() {}\nexport default { f };\n"
+    assert page.joined(dropped + kept) == "const f = 1;\nfunction g() {}\nexport default { f };\n"
+
+
+class Sent(views.Explorer):
+    """An explorer that keeps what it would send."""
+
+    def send(self, content, buffers=None):  # type: ignore[no-untyped-def]
+        self.__dict__.setdefault("out", []).append(content)
+
+
+@pytest.fixture
+def live():
+    """A widget whose model has a tokenizer, over a first text."""
+    model = random_model(gpt_oss(vocab_size=4096))
+    model.tokenizer = encoding("mini")
+    trace = watch(model, "Once upon a time", keep=views.keep_for(model.config), last=1)
+    return Sent(trace, model, live=True)
+
+
+def test_a_typed_prompt_is_run_and_shown(live):
+    before = live.block
+    live._answer(live, {"id": 7, "type": "run", "prompt": "a </script> b"}, [])
+    answer = live.__dict__["out"][-1]
+    assert answer["id"] == 7 and 0 < answer["seconds"] < 60
+    assert "".join(live.header["text"]) == "a </script> b" == live.header["prompt"]
+    assert live.block != before and live.trace.labels == live.header["labels"]
+
+
+@pytest.mark.parametrize(("message", "told"), [
+    ({"type": "run", "prompt": ""}, "the prompt is empty"),
+    ({"type": "fly"}, "cannot do 'fly'; it can do run"),
+])  # fmt: skip
+def test_a_mistake_is_answered_in_words(live, message, told):
+    before = live.header
+    live._answer(live, {"id": 1, **message}, [])
+    assert told in live.__dict__["out"][-1]["error"] and live.header is before
+
+
+def test_a_view_may_ask_the_kernel_for_more(live):
+    live.handlers["double"] = lambda message: {"twice": 2 * message["n"]}
+    live._answer(live, {"id": 2, "type": "double", "n": 21}, [])
+    assert live.__dict__["out"][-1] == {"id": 2, "twice": 42}
+
+
+def test_models_without_a_tokenizer_show_ids_and_take_no_text():
+    model = random_model(gpt_oss())
+    widget = views.explore(model)
+    assert widget.can_run is False and widget.header["labels"] == [str(n) for n in range(24)]
+
+
+def test_where_widgets_cannot_run_there_is_a_still_and_a_text():
+    model, trace = toy()
+    for name in views.VIEWS:
+        shown, _ = getattr(views, name)(trace, model)._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in shown
+        assert base64.b64decode(shown["image/png"]).startswith(b"\x89PNG")
+        assert shown["text/plain"].startswith("9 tokens: ")
+        assert "Layer 1 (dense): busiest experts" in shown["text/plain"]
+
+
+def test_the_code_that_is_copied_draws_the_view():
+    model = lab.load("mini-oss")
+    trace = watch(model, 'It\'s a "test" \\ of\nlines', keep=views.keep_for(model.config))
+    header, _ = payload.packed_views(trace, model)
+    assert set(header["code"]) == set(views.VIEWS)
+    scope: dict[str, object] = {}
+    *lines, last = header["code"]["attention"].splitlines()
+    exec("\n".join(lines), scope)
+    made = scope["trace"]
+    assert made.tokens.equal(trace.tokens) and last == "lab.views.attention(trace, model)"
+    assert views.attention(made, scope["model"]).header["labels"] == trace.labels
