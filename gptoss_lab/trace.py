@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 from . import points
 from .config import Config
 from .cost import human
+from .files import whole
 from .model import Transformer, attend
 from .tap import Edit, Recorder, force_eager
 from .text import tokens as text
@@ -73,7 +73,9 @@ class Trace:
         changed = "".join(
             f"; {what}" for what in changes + [f"edited {name}" for name in self.source["edits"]]
         )
-        return f"{self.source['model']} ({self.source['weights']}), {self.source['dtype']}{changed}"
+        model = self.source["model"]
+        weights = self.source["weights"].removeprefix(f"{model}, ")
+        return f"{model} ({weights}), {self.source['dtype']}{changed}"
 
     def axes(self, name: str) -> str:
         """The letters of a kept point's axes, as in the catalogue."""
@@ -86,15 +88,8 @@ class Trace:
         about = {"format": FORMAT, "labels": json.dumps(self.labels), "source": json.dumps(self.source)}
         order = {"order": json.dumps(list(self.values))}
         tensors = {"tokens": self.tokens, **{f"point:{name}": value for name, value in self.values.items()}}
-        if not path.parent.is_dir():
-            raise ValueError(f"no folder {str(path.parent)!r} to write {path.name!r} into; make it first")
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        try:
+        with whole(path) as beside:
             save_file(apart(tensors), beside, {**about, **order})
-            os.replace(beside, path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
         return path
 
 

@@ -41,6 +41,7 @@ def room(floor: int, third_party: str = "", sees: str | None = None) -> Room:
 ROOMS = {
     "config": room(0),
     "points": room(0),
+    "files": room(0),
     "tap": room(0, "torch"),
     "model": room(1, "torch"),
     "weights": room(2, "torch safetensors"),
