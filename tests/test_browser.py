@@ -1,7 +1,7 @@
 """The explorer in a real browser: the page opened from a file, and the widget in JupyterLab.
 
-Everything is driven by keyboard; what a canvas shows is compared before and after; a console error, or a request
-that would leave the machine, fails. Skipped, with the reason, where Chromium or Playwright is missing.
+Everything is driven by keyboard; what a canvas shows is compared before and after; a console error, or a
+request that would leave the machine, fails. Skipped, with the reason, where Chromium or Playwright is missing.
 """
 
 from __future__ import annotations
@@ -197,8 +197,8 @@ def test_nothing_moves_from_token_to_token(page):
 def test_from_key_to_changed_picture_takes_less_than_50_ms(page):
     """At 128 tokens, median of 24 keys: from the key's event to the end of the last drawing that it causes.
 
-    That is asked of a machine with a processor to spare; of every machine, that the page computes for less than 50 ms
-    a key, in processor time.
+    That is asked of a machine with a processor to spare; of every machine, that the page computes for less
+    than 50 ms a key, in processor time.
     """
     page.page.evaluate("""() => {
         const draw = CanvasRenderingContext2D.prototype.drawImage;

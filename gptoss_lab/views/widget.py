@@ -1,7 +1,7 @@
 """The explorer in a notebook: an anywidget that runs the user's own prompt in the kernel and shows what came.
 
     explore(model)                          # type a text, Enter
-    experts(trace)                          # one view of a trace that is there already
+    Explorer(trace, views=["experts"])      # one view of a trace that is there already
 
 A prompt goes through `watch`; the numbers come back as one binary buffer. Where widgets cannot run, the
 output holds a still and the text in words. Widgets speak the anywidget protocol: JupyterLab, Notebook 7, VS
@@ -138,26 +138,3 @@ def explore(model: Transformer, prompt: str | Iterable[int] | Tensor | None = No
         prompt = PROMPT if model.tokenizer is not None else range(min(24, model.config.vocab_size))
     trace = watch(model, prompt, keep=kept(model, None), last=1)
     return Explorer(trace, model, live=model.tokenizer is not None)
-
-
-def experts(trace: Trace, model: Transformer | None = None) -> Explorer:
-    """Experts alone: who answers for each token, load, margins. Needs experts.logits, .choice and .weight."""
-    return Explorer(trace, model, ["experts"])
-
-
-def attention(trace: Trace, model: Transformer | None = None) -> Explorer:
-    """Attention alone: a window layer beside a dense one. Needs attention.pattern; uses .sink."""
-    return Explorer(trace, model, ["attention"])
-
-
-def positions(trace: Trace, model: Transformer | None = None) -> Explorer:
-    """Positions alone: rotating hands, score against distance, wavelengths. Needs attention.q and .k."""
-    return Explorer(trace, model, ["positions"])
-
-
-def steps(trace: Trace, model: Transformer | None = None) -> Explorer:
-    """Steps alone: the text walked block by block. Needs embedding, residual_mid and residual.
-
-    model: the one that made the trace, to read the residual out early; without it those words are missing.
-    """
-    return Explorer(trace, model, ["steps"])
