@@ -1,7 +1,7 @@
 """The explorer in a real browser: the page opened from a file, and the widget in JupyterLab.
 
 Everything is driven by keyboard; what a canvas shows is compared before and after; a console error, or a
-request that would leave the machine, fails. Skipped, with the reason, where Chromium or Playwright is missing.
+request that would leave the machine, fails. Skipped, with the reason, where Chromium or Playwright is absent.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     lab.views.experts(trace)                        # one view of a trace
     lab.export_html(trace, "page.html")             # the same views as one file that needs nothing else
 
-A trace that lacks a view's points is refused with the `keep=` that gets them. `model` is the one that made the
-trace: Steps reads the residual out early with it, and a model of no known name brings its config. Pages need
-nothing beyond the package; widgets need anywidget (the extra `notebooks`).
+A trace that lacks a view's points is refused with the `keep=` that gets them. `model` is the one that made
+the trace: Steps reads the residual out early with it, and a model of no known name brings its config. Pages
+need nothing beyond the package; widgets need anywidget (the extra `notebooks`).
 """
 
 from __future__ import annotations

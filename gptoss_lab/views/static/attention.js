@@ -3,7 +3,7 @@
 // Needs blocks.*.attention.pattern; uses .sink. Queries run down and keys across; a row and its sink sum to 1. Colours
 // follow the square root of the share, the same in both halves, so that small shares can be told from none.
 
-import { colours, el, percent } from "./core.js";
+import { colours, el, inView, percent } from "./core.js";
 import { heatmap, legend } from "./heatmap.js";
 
 /** Heads by the key/value head they share: [[0, 1, 2], [3, 4, 5]] for 6 heads over 2. */
@@ -54,6 +54,7 @@ export function mountAttention(root, data, store, env) {
     const columns = sinkColumns(T, among.some((n) => sink(n)));
     let layer = among.includes(store.get().layer) ? store.get().layer : among[0];
     let was = {};
+    const levels = []; // what each token of the text is shaded with, 0 to 255, −1 where it is not seen
 
     const choose = el("select", { "aria-label": `layer of the ${kind} half`, onchange: () => { layer = Number(choose.value); store.set({ layer }); draw(true); } },
       among.map((n) => el("option", { value: n }, `layer ${n}`)));
@@ -183,22 +184,22 @@ export function mountAttention(root, data, store, env) {
       chip.style.backgroundColor = `rgb(${of.join(" ")})`;
       chip.style.color = colours.inkOn(of);
       cells.forEach((cell, k) => {
-        const shown = seen[token * T + k];
-        const colour = colours.at("cividis", Math.sqrt(row[k]));
-        cell.style.backgroundColor = shown ? `rgb(${colour.join(" ")})` : "";
-        cell.style.color = shown ? colours.inkOn(colour) : "var(--gl-muted)";
-        cell.style.opacity = shown ? "" : "0.55";
-        cell.setAttribute("aria-selected", String(k === token));
+        const level = seen[token * T + k] ? Math.round(255 * Math.sqrt(row[k])) : -1;
+        if (levels[k] !== level) {
+          const colour = colours.at("cividis", level / 255);
+          cell.style.backgroundColor = level < 0 ? "" : `rgb(${colour.join(" ")})`;
+          cell.style.color = level < 0 ? "var(--gl-muted)" : colours.inkOn(colour);
+          cell.style.opacity = level < 0 ? "0.55" : "";
+          levels[k] = level;
+        }
+        if (k === token || k === was.token) cell.setAttribute("aria-selected", String(k === token));
       });
       const tops = mostLooked(row, taken);
       const told = tops.map(({ key: k, share }) => `${k < 0 ? "the sink" : `${k} “${data.labels[k]}”`} ${percent(share)}`).join(", ");
       says.textContent = `${token} “${data.labels[token]}” looks at ${told || "nothing in particular"}.`;
       text.setAttribute("aria-label", `the text, shaded: ${says.textContent}`);
       const at = tops.find(({ key: k }) => k >= 0)?.key ?? token;
-      const cell = cells[at];
-      if (cell.offsetTop < text.scrollTop || cell.offsetTop + cell.offsetHeight > text.scrollTop + text.clientHeight) {
-        text.scrollTop = cell.offsetTop - text.clientHeight / 2;
-      }
+      inView(text, cells[at]);
     }
 
     draw(true);

@@ -266,6 +266,15 @@ export function percent(share) {
   return p === 0 ? "0 %" : `${p.toFixed(p >= 9.95 ? 0 : p >= 0.095 ? 1 : 2)} %`;
 }
 
+/** Scrolls `node` alone, never the page, until `cell` is seen: in the next frame, when asking for places costs nothing. */
+export function inView(node, cell) {
+  if (!cell) return;
+  coreSoon(() => {
+    const [top, bottom] = [cell.offsetTop, cell.offsetTop + cell.offsetHeight];
+    if (top < node.scrollTop || bottom > node.scrollTop + node.clientHeight) node.scrollTop = (top + bottom - node.clientHeight) / 2;
+  });
+}
+
 /** The tokens of a text in a row of buttons that wraps. `pick(token)` when one is chosen by pointer or arrow keys.
  *
  *  Returns { node, update({selected, shade, titles, ink}) }: `shade` holds a colour (or null) for each token, `ink` the
@@ -308,15 +317,9 @@ export function tokenStrip(labels, pick, name = "tokens of the text") {
       }
       if (titles) cell.title = titles[t] ?? "";
     });
-    if (now !== selected || !shownOnce) inView(cells[now]);
+    if (now !== selected || !shownOnce) inView(node, cells[now]);
     shownOnce = true;
     selected = now;
-  }
-
-  /** Scrolls the strip alone, never the page. */
-  function inView(cell) {
-    if (!cell || (cell.offsetTop >= node.scrollTop && cell.offsetTop + cell.offsetHeight <= node.scrollTop + node.clientHeight)) return;
-    node.scrollTop = cell.offsetTop - (node.clientHeight - cell.offsetHeight) / 2;
   }
 
   update();

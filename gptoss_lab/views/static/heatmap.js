@@ -200,11 +200,16 @@ export function heatmap(canvas, options) {
     }
   }
 
+  const fits = new Map();
+
+  /** As much of a label as there is room for, measured once. */
   function fitted(ctx, text, room) {
-    if (ctx.measureText(text).width <= room) return text;
+    const key = `${ctx.font} ${room} ${text}`;
+    if (fits.has(key)) return fits.get(key);
     let short = text;
-    while (short.length > 1 && ctx.measureText(`${short}…`).width > room) short = short.slice(0, -1);
-    return `${short}…`;
+    while (short.length > 1 && ctx.measureText(short === text ? text : `${short}…`).width > room) short = short.slice(0, -1);
+    fits.set(key, short === text ? text : `${short}…`);
+    return fits.get(key);
   }
 
   const isFocused = () => canvas.getRootNode().activeElement === canvas;
