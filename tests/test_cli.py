@@ -38,7 +38,10 @@ def test_generate_as_json_holds_ids_and_logprobs_that_join_to_the_text(capsys):
 def test_generate_stops_before_a_text(capsys):
     whole = answer(capsys, "generate", "--prompt", "Once", "--max-tokens", "20")[1]
     stop = whole.split()[2]
-    assert answer(capsys, "generate", "--prompt", "Once", "--max-tokens", "20", "--stop", stop)[1] == whole.split(stop)[0] + "\n"
+    assert (
+        answer(capsys, "generate", "--prompt", "Once", "--max-tokens", "20", "--stop", stop)[1]
+        == whole.split(stop)[0] + "\n"
+    )
 
 
 def test_ctrl_c_keeps_what_was_said(capsys, monkeypatch):
@@ -58,7 +61,9 @@ def test_ctrl_c_keeps_what_was_said(capsys, monkeypatch):
 
 def test_trace_saves_what_was_asked_and_lists_it(capsys, tmp_path):
     path = tmp_path / "t.safetensors"
-    status, out, _ = answer(capsys, "trace", "the cat", "--keep", "blocks.0.experts.choice", "--out", str(path))
+    status, out, _ = answer(
+        capsys, "trace", "the cat", "--keep", "blocks.0.experts.choice", "--out", str(path)
+    )
     assert status == 0
     assert "B T K" in out and "the ·cat" in out
     trace = lab.open_trace(path)
@@ -116,7 +121,9 @@ def test_an_unreadable_folder_is_told(capsys, tmp_path):
     assert status == 2 and "config.json" in err
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["generate"], ["generate", "--prompt", "x", "--seed", "one"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["generate"], ["generate", "--prompt", "x", "--seed", "one"]]
+)
 def test_a_wrong_call_shows_the_usage(capsys, arguments):
     with pytest.raises(SystemExit) as exit_:
         cli.main(arguments)

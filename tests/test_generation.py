@@ -1,4 +1,5 @@
-"""Generation: the cache changes nothing but the time, sampling is what it says, and a run can be watched and stopped."""
+"""Generation: the cache changes nothing but the time, sampling is what it says, and a run can be watched and
+stopped."""
 
 from __future__ import annotations
 
@@ -89,7 +90,9 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another():
 
 def test_sampling_follows_the_probabilities():
     row, generator = torch.tensor([2.0, 0.0, 1.0]), torch.Generator().manual_seed(0)
-    count = torch.bincount(torch.tensor([pick(row, 0.5, None, None, generator) for _ in range(4000)]), minlength=3)
+    count = torch.bincount(
+        torch.tensor([pick(row, 0.5, None, None, generator) for _ in range(4000)]), minlength=3
+    )
     assert torch.allclose(count / 4000, (row / 0.5).softmax(-1), atol=0.02)
 
 
@@ -110,7 +113,9 @@ def test_top_k_and_top_p_leave_only_the_likeliest():
 def test_logprob_is_the_models_own_whatever_the_sampling():
     model = random_model(gpt_oss())
     token = next(iter(lab.generate(model, [1, 2], 1, temperature=3.0, top_k=5, seed=4)))
-    assert token.logprob == pytest.approx(float(run(model, torch.tensor([[1, 2]]))[0, -1].log_softmax(-1)[token.id]), abs=1e-5)
+    assert token.logprob == pytest.approx(
+        float(run(model, torch.tensor([[1, 2]]))[0, -1].log_softmax(-1)[token.id]), abs=1e-5
+    )
 
 
 def test_an_id_that_stands_for_nothing_is_never_sampled():
@@ -159,7 +164,11 @@ def test_text_that_may_begin_a_stop_text_is_held_back():
 def test_the_texts_of_the_tokens_join_to_the_text_and_are_never_half_a_character():
     model = spoken()
     run_ = lab.generate(model, "año", 60, temperature=2.0, seed=1)
-    assert "".join(token.text for token in run_) == run_.text == encoding("mini").decode(ids(run_), errors="replace")
+    assert (
+        "".join(token.text for token in run_)
+        == run_.text
+        == encoding("mini").decode(ids(run_), errors="replace")
+    )
 
 
 def test_iterating_again_begins_with_what_was_made():
@@ -190,13 +199,22 @@ def test_an_interrupted_run_keeps_what_was_made():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(prompt=[]), "empty"), (dict(prompt="Once"), "no tokenizer"), (dict(prompt=[[1], [2]]), "one at a time"),
-        (dict(max_tokens=0), "max_tokens=0"), (dict(temperature=-1.0), "temperature"), (dict(temperature=math.nan), "temperature"),
-        (dict(top_k=0), "top_k"), (dict(top_p=0.0), "top_p"), (dict(top_p=1.5), "top_p"), (dict(stop=""), "stop"),
-        (dict(max_tokens=64), "exceed the context of 64"), (dict(keep="*", limit=10), "more than the limit of 10 B"),
-        (dict(keep="*", cache=False), "keep needs the cache"), (dict(keep="nonsense"), "Did you mean"),
+        (dict(prompt=[]), "empty"),
+        (dict(prompt="Once"), "no tokenizer"),
+        (dict(prompt=[[1], [2]]), "one at a time"),
+        (dict(max_tokens=0), "max_tokens=0"),
+        (dict(temperature=-1.0), "temperature"),
+        (dict(temperature=math.nan), "temperature"),
+        (dict(top_k=0), "top_k"),
+        (dict(top_p=0.0), "top_p"),
+        (dict(top_p=1.5), "top_p"),
+        (dict(stop=""), "stop"),
+        (dict(max_tokens=64), "exceed the context of 64"),
+        (dict(keep="*", limit=10), "more than the limit of 10 B"),
+        (dict(keep="*", cache=False), "keep needs the cache"),
+        (dict(keep="nonsense"), "Did you mean"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_done_is_refused_before_anything_runs(monkeypatch, arguments, message):
     model = random_model(gpt_oss())
     monkeypatch.setattr(type(model), "forward", lambda *a, **k: pytest.fail("it ran"))
@@ -206,7 +224,9 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(monkeypatch, argume
 
 def test_nan_logits_are_told_and_not_sampled():
     with pytest.raises(ValueError, match="NaN"):
-        lab.generate(random_model(gpt_oss()), [1], 3, edit={"final_norm": lambda value, here: value * math.nan}).text
+        lab.generate(
+            random_model(gpt_oss()), [1], 3, edit={"final_norm": lambda value, here: value * math.nan}
+        ).text
 
 
 def test_gpt2_refuses_to_go_past_the_positions_that_it_learned():

@@ -1,4 +1,5 @@
-"""Traces: what is kept is what the model computed, and a request that cannot be met is refused before anything runs."""
+"""Traces: what is kept is what the model computed, and a request that cannot be met is refused before
+anything runs."""
 
 from __future__ import annotations
 
@@ -58,7 +59,14 @@ def test_last_keeps_the_logits_of_the_last_positions_alone(model):
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [("", "empty"), ([], "empty"), ("text", "no tokenizer"), ([1.5], "whole numbers"), ([[[1]]], "B T"), ([29], "0 to 28")],
+    [
+        ("", "empty"),
+        ([], "empty"),
+        ("text", "no tokenizer"),
+        ([1.5], "whole numbers"),
+        ([[[1]]], "B T"),
+        ([29], "0 to 28"),
+    ],
 )
 def test_a_prompt_that_cannot_be_run_is_refused(model, prompt, message):
     with pytest.raises(ValueError, match=message):
@@ -96,7 +104,9 @@ def test_what_was_not_kept_is_named_with_what_was(model):
 
 def test_a_trace_says_where_it_came_from(model):
     changed = model.with_config(window=None)
-    trace = lab.watch(changed, [1, 2, 3], keep="logits", edit={"blocks.1.experts.logits": lambda value, here: value})
+    trace = lab.watch(
+        changed, [1, 2, 3], keep="logits", edit={"blocks.1.experts.logits": lambda value, here: value}
+    )
     assert trace.source["model"] == "toy-oss"
     assert trace.source["changes"] == {"window": "None"}
     assert trace.source["edits"] == ["blocks.1.experts.logits"]
@@ -145,7 +155,9 @@ def test_a_trace_saved_and_opened_is_the_same(model, tmp_path):
     trace = lab.watch(model, random_tokens(model.config))
     again = lab.open_trace(trace.save(tmp_path / "t.safetensors"))
     assert list(again) == list(trace)
-    assert all(torch.equal(again[name], trace[name]) and again[name].dtype == trace[name].dtype for name in trace)
+    assert all(
+        torch.equal(again[name], trace[name]) and again[name].dtype == trace[name].dtype for name in trace
+    )
     assert (again.labels, again.source, again.caption) == (trace.labels, trace.source, trace.caption)
     assert torch.equal(again.tokens, trace.tokens)
     assert os.listdir(tmp_path) == ["t.safetensors"]
