@@ -194,7 +194,8 @@ export function mountExperts(root, data, store, env) {
     const ctx = target.getContext("2d");
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
     ctx.clearRect(0, 0, w, h);
-    ctx.font = font;
+    Object.assign(ctx, { font, lineWidth: 1, textAlign: "left", globalAlpha: 1 });
+    ctx.setLineDash([]);
     return [ctx, w, h];
   }
 
