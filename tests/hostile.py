@@ -25,8 +25,8 @@ from gptoss_lab.weights import save
 
 NASTY: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 31, 2**31, 2**40, 10**12, 10**18, 10**25, 0.5, -0.0, 1e308, "", "a",
-    "1", "../x", "\ud800", "\x00", "é" * 300, "nan", [], [1], [None], [[[[]]]], [10**12] * 9, list(range(300)),
-    {}, {"a": 1},
+    "1", "../x", "\ud800", "\x00", "é" * 300, "nan", [], [1], [None], [[[[]]]], [10**12] * 9,
+    list(range(300)), {}, {"a": 1},
 ]  # fmt: skip
 DEEP = ("[" * 5000 + "]" * 5000, '{"a":' * 3000 + "1" + "}" * 3000)
 RAW = ["NaN", "-Infinity", "1e999", "9" * 5000, *DEEP, "01", '"\\ud800"', ""]
@@ -226,7 +226,8 @@ def index(rng: random.Random, folder: Path) -> None:
         copy = folder / rng.choice(["model.safetensors", "model-9.safetensors", "model-0.safetensors"])
         copy.write_bytes(victim.read_bytes())
     elif what == 6:
-        shutil.copy(path, folder / rng.choice(["x.safetensors.index.json", "model.safetensors.index.json.bak"]))
+        new = rng.choice(["x.safetensors.index.json", "model.safetensors.index.json.bak"])
+        shutil.copy(path, folder / new)
     else:
         something_else(rng, rng.choice([path, victim]))
 

@@ -203,7 +203,8 @@ def test_folders_pipes_and_dead_links_are_no_files(file: str, folder: Path) -> N
 
 SHARD_NAMES = ["../outside.safetensors", "/etc/outside.safetensors", "..", "", "./model-0.safetensors",
                "..\\outside.safetensors", "C:model.safetensors", "a\0.safetensors", "model-0.bin",
-               ".hidden.safetensors", None, 7, ["model-0.safetensors"], "x" * 300 + ".safetensors"]  # fmt: skip
+               ".hidden.safetensors", None, 7, ["model-0.safetensors"],
+               "x" * 300 + ".safetensors"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SHARD_NAMES, ids=lambda name: str(name)[:20])
