@@ -1,7 +1,7 @@
 // The controls of the Positions view: a dial for each pair of channels, a card for the query and one for the key.
 //
-// A dial shows pair i of both vectors as hands: thin before the rotation, thick after, an arc for the angle between them
-// (whole turns left out). Its ring is as long as its longest hand; what the pair adds to the score stands beneath.
+// A dial shows pair i of both vectors as hands: thin before the rotation, thick after, an arc for the angle between
+// them (whole turns left out). Its ring is as long as its longest hand; what the pair adds to the score stands beneath.
 
 import { el, svg } from "./core.js";
 
@@ -10,7 +10,8 @@ export function positionsCount(n) {
   return n >= 999500 ? `${Number((n / 1e6).toPrecision(3))}M` : Number(n.toPrecision(3)).toLocaleString("en");
 }
 /** A number with its sign. */
-export const positionsSigned = (n, digits = 2) => (Math.abs(n) < 0.5 * 10 ** -digits ? "0" : (n < 0 ? "−" : "+") + Math.abs(n).toFixed(digits));
+export const positionsSigned = (n, digits = 2) => (Math.abs(n) < 0.5 * 10 ** -digits ? "0"
+  : (n < 0 ? "−" : "+") + Math.abs(n).toFixed(digits));
 /** So many tokens. */
 export const positionsTokens = (n) => `${positionsCount(n)} token${n === 1 ? "" : "s"}`;
 
@@ -25,11 +26,14 @@ export function positionsSelect(label, names, change) {
 export function positionsEnd(name, labels, context, chooseToken, choosePlace) {
   const token = positionsSelect(`${name}: whose vector`, labels.map((label, t) => `${t}  ${label}`), chooseToken);
   const moved = (event) => choosePlace(Math.min(Math.max(Math.trunc(Number(event.target.value)) || 0, 0), context - 1));
-  const range = el("input", { type: "range", min: 0, max: context - 1, step: 1, "aria-label": `${name}: position`, oninput: moved });
-  const number = el("input", { type: "number", min: 0, max: context - 1, step: 1, "aria-label": `${name}: position`, onchange: moved });
+  const range = el("input",
+    { type: "range", min: 0, max: context - 1, step: 1, "aria-label": `${name}: position`, oninput: moved });
+  const number = el("input",
+    { type: "number", min: 0, max: context - 1, step: 1, "aria-label": `${name}: position`, onchange: moved });
   const home = el("button", { type: "button", }, "own place");
   home.addEventListener("click", () => choosePlace(null));
-  const node = el("div", { class: "gl-pos-end", role: "group", "aria-label": name, style: { "--end": `var(--gl-${name})` } },
+  const node = el("div", { class: "gl-pos-end", role: "group", "aria-label": name,
+    style: { "--end": `var(--gl-${name})` } },
     el("b", {}, name), token, home, el("span", {}, "turned to"), range, number);
   return {
     node,
@@ -45,7 +49,8 @@ export function positionsEnd(name, labels, context, chooseToken, choosePlace) {
 /** One pair as a dial; update() moves its hands. */
 export function positionsDial(pair, wavelength, choose) {
   const hand = (idea, strong) => svg("line", { x1: 0, y1: 0, stroke: `var(--gl-${idea})`, "stroke-linecap": "round",
-    "stroke-width": strong ? 3.6 : 1.6, "stroke-opacity": strong ? 1 : 0.55, "stroke-dasharray": idea === "key" && !strong ? "4 3" : null });
+    "stroke-width": strong ? 3.6 : 1.6, "stroke-opacity": strong ? 1 : 0.55, "stroke-dasharray": idea === "key"
+      && !strong ? "4 3" : null });
   const parts = {};
   for (const idea of ["query", "key"]) {
     parts[idea] = { before: hand(idea, false), after: hand(idea, true),
@@ -60,7 +65,8 @@ export function positionsDial(pair, wavelength, choose) {
     svg("svg", { viewBox: "-62 -62 124 124", "aria-hidden": "true" }, title,
       svg("circle", { r: 54, fill: "none", stroke: "var(--gl-line)" }),
       svg("path", { d: "M-54 0H54M0 -54V54", stroke: "var(--gl-line)", "stroke-dasharray": "2 4" }),
-      all.flatMap((p) => [p.arc, p.before]), all.flatMap((p) => [p.after, p.tip]), svg("circle", { r: 2.2, fill: "var(--gl-ink)" })),
+      all.flatMap((p) => [p.arc, p.before]), all.flatMap((p) => [p.after, p.tip]),
+        svg("circle", { r: 2.2, fill: "var(--gl-ink)" })),
     el("div", {}, `pair ${pair}`), el("div", { class: "gl-pos-soft" }, positionsTokens(wavelength)), adds);
 
   function place(part, before, after, angle, radius, scale) {
@@ -71,7 +77,8 @@ export function positionsDial(pair, wavelength, choose) {
     const turn = angle % (2 * Math.PI);
     const start = Math.atan2(before[1], before[0]);
     const at = (a) => `${(radius * Math.cos(a)).toFixed(2)} ${(-radius * Math.sin(a)).toFixed(2)}`;
-    part.arc.setAttribute("d", turn < 0.02 ? "" : `M${at(start)}A${radius} ${radius} 0 ${turn > Math.PI ? 1 : 0} 0 ${at(start + turn)}`);
+    part.arc.setAttribute("d", turn < 0.02 ? ""
+      : `M${at(start)}A${radius} ${radius} 0 ${turn > Math.PI ? 1 : 0} 0 ${at(start + turn)}`);
   }
 
   return {
@@ -82,7 +89,8 @@ export function positionsDial(pair, wavelength, choose) {
       place(parts.key, k, kTurned, angles[1], 15, 54 / longest);
       adds.textContent = `adds ${positionsSigned(part)}`;
       const turns = angles.map((a) => (a / (2 * Math.PI)).toFixed(2));
-      const words = `Pair ${pair}: a turn takes ${positionsTokens(wavelength)}; query turned ${turns[0]}, key ${turns[1]} times; adds ${positionsSigned(part)} to the score`;
+      const words = `Pair ${pair}: a turn takes ${positionsTokens(wavelength)}; query turned ${turns[0]}, ` +
+        `key ${turns[1]} times; adds ${positionsSigned(part)} to the score`;
       title.textContent = words;
       node.setAttribute("aria-label", words);
       node.setAttribute("aria-selected", String(selected));

@@ -45,7 +45,7 @@ export function positionsTurn(hands, position, frequencies, concentration = 1) {
   });
 }
 
-/** For each pair, what stands before the cosine and the sine of distance·f[i]: [[dot, cross], …], 1/√C and c² within. */
+/** For each pair, what stands before cos and sin of distance·f[i]: [[dot, cross], …], 1/√C and c² within. */
 function positionsWeights(qHands, kHands, concentration) {
   const scale = concentration ** 2 / Math.sqrt(2 * qHands.length);
   return qHands.map(([qx, qy], i) => {
@@ -57,7 +57,8 @@ function positionsWeights(qHands, kHands, concentration) {
 /** What each pair adds to the score of a query so many tokens after a key: C/2 numbers. */
 export function positionsScoreParts(qHands, kHands, frequencies, concentration, distance) {
   const weights = positionsWeights(qHands, kHands, concentration);
-  return weights.map(([dot, cross], i) => dot * Math.cos(distance * frequencies[i]) + cross * Math.sin(distance * frequencies[i]));
+  return weights.map(([dot, cross],
+    i) => dot * Math.cos(distance * frequencies[i]) + cross * Math.sin(distance * frequencies[i]));
 }
 
 /** The scores at distances 0, step, 2·step, … up to `reach`; `pairs` picks which pairs count (all by default). */

@@ -1,8 +1,9 @@
 // Steps: the prompt walked half a block at a time, next and previous.
 //
-// At each step: where we are in the block, what this half did (what attention looked at, which experts answered), how the
-// residual of the chosen token moved, and the likeliest next tokens so far. Needs embedding, blocks.*.residual_mid and
-// .residual; uses attention.pattern and .sink, experts.logits, .choice and .weight, and early read-outs (views/steps.py).
+// At each step: where we are in the block, what this half did (what attention looked at, which experts answered), how
+// the residual of the chosen token moved, and the likeliest next tokens so far. Needs embedding, blocks.*.residual_mid
+// and .residual; uses attention.pattern and .sink, experts.logits, .choice and .weight, and early read-outs
+// (views/steps.py). What was left out of a large page is said where it would stand.
 
 import { el, percent, tokenStrip } from "./core.js";
 import { diagramBlock, diagramInk, diagramWalk } from "./block_diagram.js";
@@ -17,7 +18,8 @@ const stepsStyle = `
 .gl-steps b { font: 600 13px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre; }
 .gl-steps-nav { display: grid; grid-template-columns: auto auto minmax(0, 1fr); gap: 8px; align-items: end; }
 .gl-steps-where { min-width: 0; }
-.gl-steps-where input { width: 100%; min-height: 0; height: 16px; padding: 0; margin: 0; accent-color: var(--gl-pick); display: block; }
+.gl-steps-where input { width: 100%; min-height: 0; height: 16px; padding: 0; margin: 0;
+  accent-color: var(--gl-pick); display: block; }
 .gl-steps-walk { display: block; width: 100%; height: 30px; margin-top: -14px; }
 .gl-steps-names { position: relative; height: 16px; font-size: 11.5px; color: var(--gl-muted); }
 .gl-steps-names span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
@@ -29,12 +31,14 @@ const stepsStyle = `
 .gl-steps-did > h3 { border-left: 4px solid var(--did); padding-left: 8px; margin-bottom: 6px; }
 .gl-steps-scroll { max-height: 250px; overflow-y: auto; }
 .gl-steps-both { display: grid; grid-template-columns: minmax(0, 1.2fr) minmax(0, 1fr); gap: 10px; }
-.gl-steps-looks { height: 24px; display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 10px; align-items: center; white-space: nowrap; font-size: 12.5px; cursor: pointer; padding: 0 6px; border-radius: 4px; }
+.gl-steps-looks { height: 24px; display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 10px;
+  align-items: center; white-space: nowrap; font-size: 12.5px; cursor: pointer; padding: 0 6px; border-radius: 4px; }
 .gl-steps-looks.chosen { background: var(--gl-hover); }
 .gl-steps-looks > span:first-child { overflow: hidden; text-overflow: ellipsis; }
 .gl-steps-looks > span > span + span { margin-left: 10px; }
 .gl-steps-sink { color: var(--gl-sink); }
-.gl-root .gl-steps-answer { display: grid; grid-template-columns: 84px 1fr 58px; gap: 10px; align-items: center; width: 100%; text-align: left; border-color: transparent; background: none; }
+.gl-root .gl-steps-answer { display: grid; grid-template-columns: 84px 1fr 58px; gap: 10px; align-items: center;
+  width: 100%; text-align: left; border-color: transparent; background: none; }
 .gl-root .gl-steps-answer[aria-pressed=true] { border-color: var(--gl-pick); }
 .gl-steps-answer > span:last-child, .gl-steps-next > span:last-child { text-align: right; }
 .gl-steps-track { background: var(--gl-masked); border-radius: 3px; height: 12px; overflow: hidden; }
@@ -46,9 +50,11 @@ const stepsStyle = `
 .gl-steps-told { min-height: 1.5em; }
 .gl-steps-columns { display: grid; grid-template-columns: 1fr 1fr; gap: 0 20px; }
 .gl-steps-columns h4 { margin-top: 0; color: var(--gl-muted); font-weight: 400; }
-.gl-steps-next { display: grid; grid-template-columns: minmax(0, 1fr) 34% 52px; gap: 8px; align-items: center; height: 24px; }
+.gl-steps-next { display: grid; grid-template-columns: minmax(0, 1fr) 34% 52px; gap: 8px; align-items: center;
+  height: 24px; }
 .gl-steps-next b { overflow: hidden; text-overflow: ellipsis; }
-.gl-steps-next i { background: var(--gl-output); border: 1px solid var(--gl-ink); box-sizing: border-box; min-width: 2px; border-radius: 3px; }
+.gl-steps-next i { background: var(--gl-output); border: 1px solid var(--gl-ink); box-sizing: border-box;
+  min-width: 2px; border-radius: 3px; }
 .gl-steps-next.real b { text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 3px; }
 `;
 
@@ -59,22 +65,27 @@ export function mountSteps(root, data, store, env = {}) {
   let said = "";
 
   function build(now) {
-    view?.attention?.destroy();
+    view?.attention.destroy();
     view?.residual.destroy();
     const c = now.config;
     const steps = stepsOf(c.n_layers, Boolean(c.n_experts));
-    const lacking = steps.map((step) => step.after).find((name) => !now.has(name));
     view = null;
     root.replaceChildren(el("style", {}, stepsStyle));
-    if (lacking) return root.append(el("p", { class: "gl-absent" }, `This trace lacks '${lacking}'; keep embedding, blocks.*.residual_mid and blocks.*.residual, and watch again.`));
+    if (!steps.some((step) => now.has(step.after))) {
+      root.append(el("p", { class: "gl-absent" },
+        "This trace holds no residuals: keep embedding, blocks.*.residual_mid and .residual, and watch again."));
+      return;
+    }
     const walk = diagramWalk(steps, go);
     const block = diagramBlock(c);
-    const range = el("input", { type: "range", min: 0, max: steps.length - 1, step: 1, "aria-label": "step", oninput: () => go(Number(range.value)) });
+    const range = el("input",
+      { type: "range", min: 0, max: steps.length - 1, step: 1, "aria-label": "step",
+      oninput: () => go(Number(range.value)) });
     const previous = el("button", { type: "button", onclick: () => go(current() - 1) }, "← previous");
     const next = el("button", { type: "button", onclick: () => go(current() + 1) }, "next →");
     const found = el("p", { class: "gl-steps-found", "data-found": "steps" });
-    const attention = now.has("blocks.0.attention.pattern") ? panelAttention(now, (head) => store.set({ head })) : null;
-    const experts = now.has("blocks.0.experts.weight") && now.has("blocks.0.experts.logits") ? panelExperts(now, (expert) => store.set({ expert })) : null;
+    const attention = panelAttention(now, (head) => store.set({ head }));
+    const experts = c.n_experts ? panelExperts(now, (expert) => store.set({ expert })) : null;
     const residual = panelResidual(now);
     const following = panelNext(now);
     const title = el("h3", {});
@@ -86,12 +97,16 @@ export function mountSteps(root, data, store, env = {}) {
       el("div", { class: "gl-steps-nav" }, previous, next, el("div", { class: "gl-steps-where" }, walk.node, range)),
       block.node, found,
       el("div", { class: "gl-steps-main" }, did,
-        el("div", {}, el("section", {}, el("h3", {}, "The five likeliest next tokens so far ", el("span", { class: "gl-quiet" }, "read out early, as if this were the last residual")), following.node),
+        el("div", {}, el("section", {},
+          el("h3", {}, "The five likeliest next tokens so far ",
+          el("span", { class: "gl-quiet" }, "read out early, as if this were the last residual")), following.node),
           el("section", {}, el("h3", {}, "The residual of the chosen token"), residual.node)))));
-    view = { now, steps, walk, block, range, previous, next, found, attention, experts, residual, following, title, body, shaded, strip, did, moves: new Map() };
+    view = { now, steps, walk, block, range, previous, next, found, attention, experts, residual, following, title,
+      body, shaded, strip, did, moves: new Map() };
     const { layer } = store.get();
     const at = current();
-    if (steps[at].layer !== null && steps[at].layer !== layer) store.set({ step: stepsAtLayer(at, layer) }); // chosen elsewhere meanwhile
+    const elsewhere = steps[at].layer !== null && steps[at].layer !== layer; // chosen while another view was shown
+    if (elsewhere) store.set({ step: stepsAtLayer(at, layer) });
     draw();
   }
 
@@ -118,16 +133,19 @@ export function mountSteps(root, data, store, env = {}) {
   function did(step, { token, head, expert }) {
     const { now } = view;
     const label = (t) => now.labels[t];
-    if (step.kind === "attention" && view.attention) {
+    if (step.kind === "attention" && now.has(`blocks.${step.layer}.attention.pattern`)) {
       const { row, sink, tops, seen } = view.attention.update({ layer: step.layer, token, head });
       const window = now.config.windows[step.layer];
       return {
-        title: `What attention looked at from ${label(token)} (${window ? `a window of ${window}` : "dense"})`, node: view.attention.node,
-        shaded: `The text as head ${head} sees it`, shares: Array.from(row, (v, s) => (seen(s) ? v : null)), most: Math.max(...row), name: percent,
-        words: `head ${head} looks most at ${tops.length ? `${label(tops[0])} (${percent(row[tops[0]])})` : "nothing"}${sink === undefined ? "" : `, its sink takes ${percent(sink)}`}`,
+        title: `What attention looked at from ${label(token)} (${window ? `a window of ${window}` : "dense"})`,
+        node: view.attention.node, shaded: `The text as head ${head} sees it`,
+        shares: Array.from(row, (v, s) => (seen(s) ? v : null)), most: Math.max(...row), name: percent,
+        words: `head ${head} looks most at ` +
+          (tops.length ? `${label(tops[0])} (${percent(row[tops[0]])})` : "nothing") +
+          (sink === undefined ? "" : `, its sink takes ${percent(sink)}`),
       };
     }
-    if (step.kind === "experts" && view.experts) {
+    if (step.kind === "experts" && view.experts?.has(step.layer)) {
       const { answered } = view.experts.update({ layer: step.layer, token, expert });
       const [choice, weight] = ["choice", "weight"].map((name) => now.get(`blocks.${step.layer}.experts.${name}`));
       const shares = now.labels.map((_, t) => {
@@ -136,32 +154,41 @@ export function mountSteps(root, data, store, env = {}) {
       });
       return {
         title: `Which experts answered at ${label(token)}`, node: view.experts.node,
-        shaded: `The text by the weight of expert ${expert}: chosen at ${shares.filter((s) => s !== null).length} of ${shares.length} tokens`, shares, most: 1, name: percent,
+        shaded: `The text by the weight of expert ${expert}: chosen at ${shares.filter((s) => s !== null).length} of ` +
+          `${shares.length} tokens`, shares, most: 1, name: percent,
         words: `${answered.map(([e, w]) => `expert ${e} answers with ${percent(w)}`).join(", ")}`,
       };
     }
     const words = {
-      embedding: ["Each token becomes a vector", `the token's row of the embedding table${now.config.frequencies?.length ? "" : " and its position's own row"} start${now.config.frequencies?.length ? "s" : ""} the residual`],
+      embedding: ["Each token becomes a vector",
+        now.config.frequencies?.length ? "the token's row of the embedding table starts the residual"
+          : "the token's row of the embedding table and its position's own row start the residual"],
       readout: ["The last residual is read out", "norm and unembedding turn the residual into a score for every token"],
       mlp: ["One dense MLP answers for every token", `${now.config.d_ff} neurons answer`],
-      attention: ["Attention", "the pattern was not kept"], experts: ["Experts", "the router was not kept"],
+      attention: ["Attention", "its pattern is not among what was sent"],
+      experts: ["Experts", "the router's values are not among what was sent"],
     }[step.kind];
+    const before = step.before !== step.after && now.has(step.before);
     const owned = step.kind === "readout" && now.has("steps.own");
-    const shares = owned ? Array.from(now.get("steps.own").row(view.steps.length - 2), (v) => (v >= 0 ? v : null)) : moves(step);
+    const shares = owned ? Array.from(now.get("steps.own").row(view.steps.length - 2), (v) => (v >= 0 ? v : null))
+      : moves(step);
     return {
       title: words[0], node: null, words: words[1], shares, most: owned ? 1 : Math.max(...shares),
-      shaded: owned ? "The text by the probability given to the token that follows" : step.before && step.before !== step.after ? "The text by how much was added to each token, against its length" : "The text by the length of each token's vector",
+      shaded: owned ? "The text by the probability given to the token that follows"
+        : before ? "The text by how much was added to each token, against its length"
+          : now.has(step.after) ? "The text by the length of each token's vector" : "The text",
       name: owned ? percent : (v) => v.toFixed(2),
     };
   }
 
-  /** For every token: how much a step added, in lengths of what was there; the length itself where nothing came before. */
+  /** For every token: how much a step added, in lengths of what was there; the length where nothing came before. */
   function moves(step) {
     if (!view.moves.has(step)) {
       const of = (name, t) => view.now.get(name).row(t);
       view.moves.set(step, view.now.labels.map((_, t) => {
+        if (!view.now.has(step.after)) return null;
         const after = of(step.after, t);
-        if (!step.before || step.before === step.after) return stepsChange(after, after).after;
+        if (step.before === step.after || !view.now.has(step.before)) return stepsChange(after, after).after;
         const change = stepsChange(of(step.before, t), after);
         return change.added / change.before;
       }));
@@ -178,7 +205,8 @@ export function mountSteps(root, data, store, env = {}) {
     view.walk.update(n);
     view.block.update(step, n === 0 ? 0 : now.config.n_layers - 1);
     view.range.value = n;
-    const where = step.layer === null ? (n ? "Read-out" : "Embedding") : `Block ${step.layer}, ${step.kind === "mlp" ? "MLP" : step.kind}`;
+    const where = step.layer === null ? (n ? "Read-out" : "Embedding")
+      : `Block ${step.layer}, ${step.kind === "mlp" ? "MLP" : step.kind}`;
     view.range.setAttribute("aria-valuetext", where);
     view.previous.disabled = n === 0;
     view.next.disabled = n === steps.length - 1;
@@ -190,9 +218,13 @@ export function mountSteps(root, data, store, env = {}) {
     view.strip.update({ selected: selection.token, ...panelShade(shown.shares, shown.most, shown.name) });
     const change = view.residual.update({ step, token: selection.token });
     const last = n === steps.length - 1;
-    const words = view.following.update({ n: last ? n - 1 : n, before: last || n === 0 ? null : n - 1, token: selection.token });
-    const moved = change ? ` The residual of ${now.labels[selection.token]} goes from length ${readable(change.before)} to ${readable(change.after)}, cosine ${change.cosine.toFixed(3)}.` : "";
-    const nextWord = !words ? "" : words.was === null ? ` Likeliest next so far: ${words.is}.` : words.was === words.is ? ` The likeliest next token stays ${words.is}.` : ` The likeliest next token turns from ${words.was} to ${words.is}.`;
+    const words = view.following.update({ n: last ? n - 1 : n, before: last || n === 0 ? null : n - 1,
+      token: selection.token });
+    const moved = change ? ` The residual of ${now.labels[selection.token]} goes from length ` +
+      `${readable(change.before)} to ${readable(change.after)}, cosine ${change.cosine.toFixed(3)}.` : "";
+    const nextWord = !words ? "" : words.was === null ? ` Likeliest next so far: ${words.is}.`
+      : words.was === words.is ? ` The likeliest next token stays ${words.is}.`
+      : ` The likeliest next token turns from ${words.was} to ${words.is}.`;
     const sentence = `${where}: ${shown.words}.${moved}${nextWord}`;
     view.found.textContent = sentence;
     if (said !== sentence) env.say?.(sentence);
@@ -211,7 +243,7 @@ export function mountSteps(root, data, store, env = {}) {
     update: build,
     destroy() {
       off();
-      view?.attention?.destroy();
+      view?.attention.destroy();
       view?.residual.destroy();
       root.replaceChildren();
     },

@@ -46,8 +46,8 @@ export function stepsMargin(logits, k) {
   return missed === undefined ? null : { last, missed, margin: logits[last] - logits[missed] };
 }
 
-/** A size that colours may end at: the largest but for the most extreme share of the numbers, so that one channel does not
- *  turn all others white. */
+/** A size that colours may end at: the largest but for the most extreme share of the numbers, so that one channel
+ *  does not turn all others white. */
 export function stepsReach(values, share = 0.01) {
   const sizes = Float32Array.from(values, Math.abs).sort();
   return sizes[Math.max(0, Math.ceil(sizes.length * (1 - share)) - 1)] || 1;
