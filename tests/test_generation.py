@@ -223,10 +223,11 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(monkeypatch, argume
 
 
 def test_nan_logits_are_told_and_not_sampled():
+    run_ = lab.generate(
+        random_model(gpt_oss()), [1], 3, edit={"final_norm": lambda value, here: value * math.nan}
+    )
     with pytest.raises(ValueError, match="NaN"):
-        lab.generate(
-            random_model(gpt_oss()), [1], 3, edit={"final_norm": lambda value, here: value * math.nan}
-        ).text
+        list(run_)
 
 
 def test_gpt2_refuses_to_go_past_the_positions_that_it_learned():
