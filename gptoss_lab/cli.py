@@ -1,6 +1,7 @@
-"""The command `gptoss-lab`: generate, trace, points, cost, train.
+"""The command `gptoss-lab`: generate, trace, points, cost, download, verify, train.
 
-A user's mistake is answered in one line on standard error, with exit status 2; Ctrl-C keeps what was made, with 130.
+A user's mistake is answered in one line on standard error, with exit status 2; Ctrl-C keeps what was made,
+with 130.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from . import __version__
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="gptoss-lab", description="Understand gpt-oss: generate, trace, count and train.")
+    top = argparse.ArgumentParser(
+        prog="gptoss-lab", description="Understand gpt-oss: generate, trace, count and train."
+    )
     top.add_argument("--version", action="version", version=f"gptoss-lab {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -25,18 +28,28 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--prompt", required=True, help="the text to continue ('-' reads standard input)")
     add_model(generate)
     generate.add_argument("--max-tokens", type=int, default=64, metavar="N")
-    generate.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (the default): the likeliest token")
+    generate.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 (the default): the likeliest token"
+    )
     generate.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest")
-    generate.add_argument("--top-p", type=float, metavar="P", help="sample from the fewest that reach probability P")
+    generate.add_argument(
+        "--top-p", type=float, metavar="P", help="sample from the fewest that reach probability P"
+    )
     generate.add_argument("--seed", type=int, default=0, metavar="S")
-    generate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
-    generate.add_argument("--json", action="store_true", help="print one JSON object with ids and log-probabilities")
+    generate.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)"
+    )
+    generate.add_argument(
+        "--json", action="store_true", help="print one JSON object with ids and log-probabilities"
+    )
     generate.set_defaults(run=run_generate)
 
     trace = commands.add_parser("trace", help="run a text once and save chosen points")
     trace.add_argument("prompt", help="the text to run ('-' reads standard input)")
     add_model(trace)
-    trace.add_argument("--keep", action="append", metavar="GLOB", help="points to keep (repeatable; default: all)")
+    trace.add_argument(
+        "--keep", action="append", metavar="GLOB", help="points to keep (repeatable; default: all)"
+    )
     trace.add_argument("--out", type=Path, default=Path("trace.safetensors"), metavar="FILE")
     trace.set_defaults(run=run_trace)
 
@@ -46,24 +59,57 @@ def parser() -> argparse.ArgumentParser:
     points.set_defaults(run=run_points)
 
     cost = commands.add_parser("cost", help="parameters, bytes and FLOP of a model, from its config alone")
-    cost.add_argument("model", nargs="*", metavar="MODEL", help="names or folders (default: every known model)")
-    cost.add_argument("--context", type=int, default=8192, metavar="N", help="tokens of context for cache and work")
+    cost.add_argument(
+        "model", nargs="*", metavar="MODEL", help="names or folders (default: every known model)"
+    )
+    cost.add_argument(
+        "--context", type=int, default=8192, metavar="N", help="tokens of context for cache and work"
+    )
     cost.set_defaults(run=run_cost)
+
+    download = commands.add_parser(
+        "download", help="fetch a published model, or go on with what was interrupted"
+    )
+    download.add_argument("name", metavar="NAME", help="gpt-oss-20b, gpt2, qwen3-30b-a3b, ...")
+    download.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="where (GPTOSS_LAB_HOME/NAME, or the hub's cache)"
+    )
+    download.add_argument(
+        "--revision", metavar="R", help="a branch, tag or commit, whose own hashes then count"
+    )
+    download.set_defaults(run=run_download)
+
+    verify = commands.add_parser(
+        "verify", help="check a model's files, numbers, bits per byte and a continuation"
+    )
+    verify.add_argument("model", metavar="NAME|FOLDER")
+    verify.add_argument("--out", type=Path, metavar="FILE", help="the report (verify-NAME.json)")
+    verify.add_argument(
+        "--windows", type=int, default=2, metavar="N", help="windows of held-out text a domain (2)"
+    )
+    verify.add_argument("--device", default="cpu", metavar="D", help="cpu (the default), cuda, mps")
+    verify.set_defaults(run=run_verify)
 
     train = commands.add_parser("train", help="train a miniature on the shipped corpora")
     train.add_argument("recipe", help="mini-oss or mini-gpt2")
-    train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where checkpoints and the model go")
+    train.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="where checkpoints and the model go"
+    )
     train.add_argument("--minutes", type=float, metavar="M", help="train for about this long")
     train.add_argument("--steps", type=int, metavar="N", help="or for this many steps")
     train.add_argument("--seed", type=int, default=0, metavar="S")
-    train.add_argument("--fresh", action="store_true", help="start again instead of resuming what FOLDER holds")
+    train.add_argument(
+        "--fresh", action="store_true", help="start again instead of resuming what FOLDER holds"
+    )
     train.set_defaults(run=run_train)
     return top
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
     """The option that says which model."""
-    command.add_argument("--model", default="mini-oss", metavar="NAME|FOLDER", help="a known name or a folder (mini-oss)")
+    command.add_argument(
+        "--model", default="mini-oss", metavar="NAME|FOLDER", help="a known name or a folder (mini-oss)"
+    )
 
 
 def read_prompt(given: str) -> str:
@@ -95,7 +141,9 @@ def run_generate(args: argparse.Namespace) -> int:
         tokens = [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in run.tokens]
         about = {"model": args.model, "prompt": prompt, "seed": args.seed, "temperature": args.temperature}
         finish = run.finish if status == 0 else "interrupted"
-        print(json.dumps({**about, "text": run.so_far, "finish": finish, "tokens": tokens}, ensure_ascii=False))
+        print(
+            json.dumps({**about, "text": run.so_far, "finish": finish, "tokens": tokens}, ensure_ascii=False)
+        )
     else:
         print()
     return status
@@ -114,10 +162,14 @@ def run_trace(args: argparse.Namespace) -> int:
 
     model, keep = load(args.model), args.keep or "*"
     tokens = as_tokens(model, prompt).shape[1]
-    needed = sum(points.trace_bytes(points.match(keep, model.config), model.config, 1, tokens, tokens).values())
+    needed = sum(
+        points.trace_bytes(points.match(keep, model.config), model.config, 1, tokens, tokens).values()
+    )
     if (free := shutil.disk_usage(folder).free) < needed + 1_000_000:
-        raise ValueError(f"the trace takes {human(needed)}, but {str(folder)!r} has {human(free)} free; keep fewer points "
-                         "(--keep) or write elsewhere (--out)")  # fmt: skip
+        raise ValueError(
+            f"the trace takes {human(needed)}, but {str(folder)!r} has {human(free)} free; keep fewer points "
+            "(--keep) or write elsewhere (--out)"
+        )
     trace = watch(model, prompt, keep=keep)
     path = trace.save(args.out)
     print(f"{' '.join(trace.labels)}\n{trace.caption}")
@@ -155,20 +207,47 @@ def run_cost(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_download(args: argparse.Namespace) -> int:
+    """Fetch a published model, with progress; Ctrl-C keeps what came."""
+    from .weights.hub import download
+    from .weights.places import find
+
+    folder = download(args.name, to=args.to, revision=args.revision)
+    try:
+        by_name = find(args.name)[1].samefile(folder)
+    except ValueError:
+        by_name = False
+    print(f"load it: lab.load({args.name if by_name else str(folder)!r})")
+    return 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Print what was checked and write the report; status 1 where a check failed."""
+    from .study.verify import verify
+
+    return int(not verify(args.model, args.out, windows=args.windows, device=args.device)["passed"])
+
+
 def run_train(args: argparse.Namespace) -> int:
     """Train, with progress; Ctrl-C saves."""
     from .training.train import train
 
-    train(args.recipe, args.out, minutes=args.minutes, steps=args.steps, seed=args.seed, resume=not args.fresh)
+    train(
+        args.recipe, args.out, minutes=args.minutes, steps=args.steps, seed=args.seed, resume=not args.fresh
+    )
     return 0
 
 
 def config_named(name: str):  # type: ignore[no-untyped-def]
     """The config of a known name, without its weights, or of a folder."""
     from .config import NAMED
-    from .weights import read_config
+    from .weights.checkpoint import open_checkpoint
+    from .weights.places import find
 
-    return NAMED[name] if name in NAMED else read_config(name)
+    if name in NAMED:
+        return NAMED[name]
+    known, folder = find(name)
+    return open_checkpoint(folder, known).config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
