@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -213,8 +214,7 @@ def packed(axes: list[str], values: Tensor, window: int | None = None) -> tuple[
         T = values.shape[-1]
         about["band"] = min(window or T, T)
         about["nothing"] = None if axes[-3:] == ["H", "T", "S"] and bool((values == -torch.inf).any()) else 0
-        query, key = torch.arange(T)[:, None], torch.arange(T)
-        values = values[..., (key <= query) & (query - key < about["band"])]
+        values = values.flatten(-2)[..., band(T, about["band"])]
     if not values.is_floating_point():
         most = int(values.max()) if values.numel() else 0
         kind, dtype = next((k, d) for k, d, top in WHOLE if most < top)
@@ -229,6 +229,13 @@ def packed(axes: list[str], values: Tensor, window: int | None = None) -> tuple[
         kind, codes = "u16", steps.to(torch.int32).to(torch.uint16)
     data = codes.contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return {**about, "kind": kind, "count": codes.numel()}, data
+
+
+@lru_cache(maxsize=16)
+def band(tokens: int, window: int) -> Tensor:
+    """Where the keys that causal queries may see lie in a flattened T S."""
+    back = torch.arange(tokens)[:, None] - torch.arange(tokens)
+    return ((back >= 0) & (back < window)).flatten().nonzero()[:, 0]
 
 
 WHOLE = (("u8", torch.uint8, 2**8), ("u16", torch.uint16, 2**16), ("u32", torch.uint32, 2**32))

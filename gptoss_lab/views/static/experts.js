@@ -175,12 +175,10 @@ export function mountExperts(root, data, store, env) {
     was = { token, layer: one.n, expert };
   }
 
-  /** A thin line down the selected token's column, which the outline alone would not show on narrow cells. */
+  /** Two lines down the sides of the selected token's column: the outline shows its cell alone. */
   function guide(ctx, box, token) {
     ctx.fillStyle = colours.of(canvas, "pick");
-    ctx.globalAlpha = 0.14;
-    ctx.fillRect(box.x(token), box.top, Math.max(box.cell[0], 1), box.height);
-    ctx.globalAlpha = 1;
+    for (const x of [box.x(token) - 0.75, box.x(token + 1) - 0.75]) ctx.fillRect(x, box.top, 1.5, box.height);
   }
 
   let sizes = new Map(); // measured when the page's layout changes, not at each drawing
