@@ -168,7 +168,7 @@ export function mountSteps(root, data, store, env = {}) {
       attention: ["Attention", "its pattern is not among what was sent"],
       experts: ["Experts", "the router's values are not among what was sent"],
     }[step.kind];
-    const before = step.before !== step.after && now.has(step.before);
+    const before = step.before !== step.after && now.has(step.before) && now.has(step.after);
     const owned = step.kind === "readout" && now.has("steps.own");
     const shares = owned ? Array.from(now.get("steps.own").row(view.steps.length - 2), (v) => (v >= 0 ? v : null))
       : moves(step);
