@@ -173,8 +173,8 @@ def array(values: Any, name: str, axes: str, shape: Sequence[int | None] = ()) -
 
 
 def percent(share: float) -> str:
-    """0.413 as "41 %"; below ten per cent with one decimal."""
-    return f"{100 * share:.{1 if abs(share) < 0.0995 else 0}f} %"
+    """0.413 as "41 %"; below twenty per cent with one decimal."""
+    return f"{100 * share:.{1 if abs(share) < 0.1995 else 0}f} %"
 
 
 @lru_cache(maxsize=1)
