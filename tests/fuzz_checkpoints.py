@@ -77,7 +77,7 @@ def watched(folder: Path) -> Iterator[None]:
 
 def attempt(folder: Path) -> str | None:
     """Load the folder: None where it loads, else the error's message. Found for anything that must not be."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     from gptoss_lab.weights import CheckpointError, load
     from gptoss_lab.weights.shards import Shards
@@ -94,7 +94,10 @@ def attempt(folder: Path) -> str | None:
         raise Found(f"took {seconds:.1f} s")
     if message is None:
         for path in Shards(folder).paths:
-            safe_open(path, "pt").__enter__().__exit__(None, None, None)
+            try:
+                safe_open(path, "pt").__enter__().__exit__(None, None, None)
+            except SafetensorError as error:
+                raise Found(f"we read what safetensors refuses: {error}") from error
     elif len(message) > MESSAGE or str(folder) not in message:
         raise Found(f"a message of {len(message)} letters: {message[:300]}")
     return message

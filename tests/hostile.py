@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import toys
 from safetensors.torch import load_file, save_file
+from toy_checkpoints import write_original
 
 from gptoss_lab.weights import save
 
@@ -54,7 +55,9 @@ def bases(into: Path) -> list[Path]:
         made.append(folder.with_name(f"{folder.name}-shards"))
         shutil.copytree(folder, made[-1])
         shard(made[-1])
-    return made
+    original = into / "base" / "original"
+    write_original(made[0], original, configs[0])
+    return [*made, original]
 
 
 def shard(folder: Path) -> None:
@@ -206,7 +209,7 @@ def index(rng: random.Random, folder: Path) -> None:
     path, outside = folder / "model.safetensors.index.json", folder.parent / "outside.safetensors"
     if not path.exists():
         shard(folder)
-    said, what = json.loads(path.read_text()), rng.randrange(8)
+    said, what = json.loads(path.read_text()), rng.randrange(9)
     tensor, victim = rng.choice(list(said["weight_map"])), weights(rng, folder)
     if what == 0:
         path.write_text(json.dumps(change_json(rng, said)))
@@ -226,6 +229,8 @@ def index(rng: random.Random, folder: Path) -> None:
         copy = folder / rng.choice(["model.safetensors", "model-9.safetensors", "model-0.safetensors"])
         copy.write_bytes(victim.read_bytes())
     elif what == 6:
+        path.unlink()
+    elif what == 7:
         new = rng.choice(["x.safetensors.index.json", "model.safetensors.index.json.bak"])
         shutil.copy(path, folder / new)
     else:

@@ -18,7 +18,7 @@ from torch import Tensor
 from toy_checkpoints import CONFIGS, model_of, rewrite, same
 from toys import one_thread, random_model, random_tokens, run  # noqa: F401
 
-from gptoss_lab.weights import CheckpointError, PackedStack, load, save, saving
+from gptoss_lab.weights import CheckpointError, PackedStack, load, loading, save, saving, shards
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
 
@@ -99,6 +99,24 @@ def test_a_tensor_that_the_file_does_not_align_is_read_all_the_same(folder: Path
     assert same(load(folder), model)
 
 
+def test_a_large_model_is_mapped_as_stored_and_known_by_its_headers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(toys.mxfp4())
+    save(model, folder)
+    monkeypatch.setattr(loading, "SMALL", 4 * sum(weight.numel() for weight in model.parameters()) - 1)
+    monkeypatch.setattr(shards, "HASH_LIMIT", 1000)
+    large = load(folder)
+    assert isinstance(large.blocks[0].experts.down, PackedStack) and same(large, model)
+    assert large.token_embedding.dtype == torch.bfloat16
+    assert large.weights_from.startswith("toy, sha256 of headers and sizes ")
+    rewrite(folder, lambda tensors: tensors["model.norm.weight"].fill_(math.nan))
+    assert load(folder).norm.scale.isnan().all()  # a large model is not looked at
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="holds NaN"):
+        load(folder)
+
+
 def test_an_interrupted_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = model_of(CONFIGS["gpt-oss"], seed=1)
     save(old, folder)
@@ -124,6 +142,13 @@ def test_saving_over_a_model_replaces_it_and_keeps_other_files(folder: Path) -> 
     assert (folder / "README.md").read_text() == "mine" and (
         folder / "tokenizer_config.json"
     ).read_bytes() == b"{}"
+
+
+def test_what_is_saved_may_be_read_by_whoever_may_read_other_files(folder: Path) -> None:
+    (folder.parent / "plain").write_text("")
+    save(model_of(CONFIGS["gpt2"]), folder)
+    usual = (folder.parent / "plain").stat().st_mode
+    assert {path.stat().st_mode for path in folder.iterdir()} == {usual}
 
 
 def test_what_a_layout_cannot_say_is_not_saved(folder: Path) -> None:

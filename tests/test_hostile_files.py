@@ -160,6 +160,7 @@ BAD_JSON = {
     "quotes": ("{'a': 1}", "not the JSON that was expected"),
     "surrogate": ('{"a": "\ud800"}', "not the JSON that was expected"),
     "empty": ("{}", "holds no tensors"),
+    "metadata": ('{"__metadata__": {"a": 1}}', "expected an object of texts"),
 }
 
 
@@ -292,6 +293,8 @@ def test_a_config_file_is_bounded_and_its_keys_are_unique(folder: Path) -> None:
 
 def test_a_damaged_tokenizer_is_a_checkpoint_error(folder: Path) -> None:
     (folder / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {"a": 1e')
+    refused(folder, "tokenizer.json")
+    (folder / "tokenizer.json").write_text('{"model": ' * 100_000)
     refused(folder, "tokenizer.json")
 
 

@@ -11,7 +11,7 @@ import torch
 import toys
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from toy_checkpoints import CONFIGS, model_of, rewrite, same
+from toy_checkpoints import CONFIGS, model_of, rewrite, same, write_original
 from toys import one_thread, random_model, random_tokens, run  # noqa: F401
 
 from gptoss_lab.config import NAMED, Config, Yarn
@@ -27,47 +27,6 @@ PUBLISHED = Path(__file__).parent / "data" / "published"
 def folder(tmp_path: Path) -> Path:
     """Where a checkpoint goes."""
     return tmp_path / "toy"
-
-
-def write_original(hub: Path, folder: Path, config: Config) -> None:
-    """OpenAI's own layout, put together name by name from a saved Hugging Face one."""
-    t, out = load_file(hub / "model.safetensors"), {}
-    out["embedding.weight"], out["norm.scale"] = t["model.embed_tokens.weight"], t["model.norm.weight"]
-    out["unembedding.weight"] = t["lm_head.weight"]
-    for n in range(config.n_layers):
-        hf, own = f"model.layers.{n}.", f"block.{n}."
-        for part in ("weight", "bias"):
-            out[f"{own}attn.qkv.{part}"] = torch.cat([t[f"{hf}self_attn.{x}_proj.{part}"] for x in "qkv"])
-            out[f"{own}attn.out.{part}"] = t[f"{hf}self_attn.o_proj.{part}"]
-            out[f"{own}mlp.gate.{part}"] = t[f"{hf}mlp.router.{part}"]
-        out[f"{own}attn.norm.scale"] = t[f"{hf}input_layernorm.weight"]
-        out[f"{own}attn.sinks"] = t[f"{hf}self_attn.sinks"]
-        out[f"{own}mlp.norm.scale"] = t[f"{hf}post_attention_layernorm.weight"]
-        for mlp, proj in (("mlp1", "gate_up_proj"), ("mlp2", "down_proj")):
-            for part in ("blocks", "scales"):
-                out[f"{own}mlp.{mlp}_weight.{part}"] = t[f"{hf}mlp.experts.{proj}_{part}"]
-            out[f"{own}mlp.{mlp}_bias"] = t[f"{hf}mlp.experts.{proj}_bias"]
-    folder.mkdir()
-    save_file(out, folder / "model.safetensors")
-    own_config = {
-        "num_hidden_layers": config.n_layers,
-        "num_experts": config.n_experts,
-        "experts_per_token": config.experts_per_token,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_ff,
-        "swiglu_limit": 7.0,
-        "head_dim": config.d_head,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "sliding_window": config.window,
-        "initial_context_length": config.yarn.original_context,
-        "rope_theta": config.rope_theta,
-        "rope_scaling_factor": config.yarn.factor,
-        "rope_ntk_alpha": config.yarn.beta_slow,
-        "rope_ntk_beta": config.yarn.beta_fast,
-    }
-    (folder / "config.json").write_text(json.dumps(own_config))
 
 
 def test_openai_s_own_layout_is_the_same_model(folder: Path) -> None:

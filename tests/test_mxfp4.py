@@ -85,6 +85,14 @@ def test_what_the_format_can_hold_survives() -> None:
     assert torch.equal(again, value) and torch.equal(again.signbit(), value.signbit())
 
 
+def test_the_smallest_values_have_the_smallest_scale() -> None:
+    weight = torch.zeros(32)
+    weight[3], weight[4], weight[5] = 2.0**-128, -(2.0**-127), 2.0**-140
+    blocks, scales = pack(weight)
+    assert scales.tolist() == [0]
+    assert unpack(blocks, scales)[3:6].tolist() == [2.0**-128, -(2.0**-127), 0.0]
+
+
 def test_packing_twice_gives_the_same_bytes() -> None:
     blocks, scales = pack(random_weights(11, 64))
     again = pack(unpack(blocks, scales))

@@ -65,3 +65,44 @@ def rewrite(
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
     said = json.loads((folder / "config.json").read_text()) | (say or {})
     (folder / "config.json").write_text(json.dumps({k: v for k, v in said.items() if v != "gone"}))
+
+
+def write_original(hub: Path, folder: Path, config: Config) -> None:
+    """OpenAI's own layout, put together name by name from a saved Hugging Face one."""
+    t, out = load_file(hub / "model.safetensors"), {}
+    out["embedding.weight"], out["norm.scale"] = t["model.embed_tokens.weight"], t["model.norm.weight"]
+    out["unembedding.weight"] = t["lm_head.weight"]
+    for n in range(config.n_layers):
+        hf, own = f"model.layers.{n}.", f"block.{n}."
+        for part in ("weight", "bias"):
+            out[f"{own}attn.qkv.{part}"] = torch.cat([t[f"{hf}self_attn.{x}_proj.{part}"] for x in "qkv"])
+            out[f"{own}attn.out.{part}"] = t[f"{hf}self_attn.o_proj.{part}"]
+            out[f"{own}mlp.gate.{part}"] = t[f"{hf}mlp.router.{part}"]
+        out[f"{own}attn.norm.scale"] = t[f"{hf}input_layernorm.weight"]
+        out[f"{own}attn.sinks"] = t[f"{hf}self_attn.sinks"]
+        out[f"{own}mlp.norm.scale"] = t[f"{hf}post_attention_layernorm.weight"]
+        for mlp, proj in (("mlp1", "gate_up_proj"), ("mlp2", "down_proj")):
+            for part in ("blocks", "scales"):
+                out[f"{own}mlp.{mlp}_weight.{part}"] = t[f"{hf}mlp.experts.{proj}_{part}"]
+            out[f"{own}mlp.{mlp}_bias"] = t[f"{hf}mlp.experts.{proj}_bias"]
+    folder.mkdir()
+    save_file(out, folder / "model.safetensors")
+    own_config = {
+        "num_hidden_layers": config.n_layers,
+        "num_experts": config.n_experts,
+        "experts_per_token": config.experts_per_token,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "swiglu_limit": 7.0,
+        "head_dim": config.d_head,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "sliding_window": config.window,
+        "initial_context_length": config.yarn.original_context,
+        "rope_theta": config.rope_theta,
+        "rope_scaling_factor": config.yarn.factor,
+        "rope_ntk_alpha": config.yarn.beta_slow,
+        "rope_ntk_beta": config.yarn.beta_fast,
+    }
+    (folder / "config.json").write_text(json.dumps(own_config))

@@ -208,5 +208,7 @@ def tokenizer_of(opened: Checkpoint) -> object:
         raise CheckpointError(f"{file}: {size_of(file)} bytes; at most {TOKENIZER_LIMIT} are read")
     try:
         return encoding_of(opened.folder, opened.model_type, opened.config.vocab_size)
+    except RecursionError:
+        raise CheckpointError(f"{file}: nested too deeply") from None
     except ValueError as error:
         raise CheckpointError(str(error)) from error

@@ -149,7 +149,9 @@ def read_header(path: Path) -> dict[str, Entry]:
         raise CheckpointError(f"{path}: not a whole safetensors file: {size} bytes, of which the header "
                               f"claims {length} (at most {JSON_LIMIT})")  # fmt: skip
     header = parse_object(read_start(path, 8 + length)[8:], f"{path}, header")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path}: __metadata__ is {shown(metadata)}; expected an object of texts")
     entries = {name: entry(path, name, claim, 8 + length, size) for name, claim in header.items()}
     at = 8 + length
     for name, e in sorted(entries.items(), key=lambda item: (item[1].start, item[1].size)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
@@ -65,7 +66,7 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         whole = Path(beside) / "whole"
-        whole.mkdir(mode=0o755)
+        whole.mkdir()
         apart = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items()}
         save_file(apart, whole / "model.safetensors", metadata={"format": "pt"})
         write_tokenizer(model, whole)
@@ -73,6 +74,7 @@ def save(
         for name, content in (extra_files or {}).items():
             (whole / name).write_bytes(content)
         (whole / "config.json").write_bytes(as_json(said))
+        shutil.copymode(whole / "config.json", whole / "model.safetensors")  # which safetensors makes private
         move(whole, folder, last="config.json")
     return folder
 
