@@ -20,6 +20,7 @@ from gptoss_lab.model.transformer import Transformer
 from gptoss_lab.tap import Recorder
 from gptoss_lab.training import runs
 from gptoss_lab.training.attention import attach, attend_banded, attend_causal
+from gptoss_lab.training.corpus import Batches
 from gptoss_lab.training.measure import by_position, evaluate, expert_share, losses, sink_share
 from gptoss_lab.training.objective import RoundedStack, RouterTap, balance, gradients, in_phase, optimizer_for
 from gptoss_lab.training.publish import as_stored, finished, publish
@@ -258,6 +259,30 @@ def test_six_steps_are_three_steps_and_three_more_bit_for_bit(tmp_path, recipe):
     assert averaged == dict(toy(1, recipe.config).named_parameters()).keys()
 
 
+def test_a_run_is_the_loop_written_out(tmp_path):
+    recipe = replace(RECIPE, phases=(replace(SHORT, share=1.0),), warmup=1)
+    train(recipe, tmp_path, steps=4, seed=7, texts=counting(), quiet=True)
+    model, trained = Transformer.random(TOY, 7).train(), Transformer(TOY)
+    read_checkpoint(tmp_path, trained)
+    decays = {True: 0.1, False: 0.0}
+    optimizer = torch.optim.AdamW(
+        [{"params": [weight], "weight_decay": decays[weight.ndim > 1 and not name.endswith("bias")]}
+         for name, weight in model.named_parameters()], betas=(0.9, 0.95))  # fmt: skip
+    for step, rate in enumerate((1e-2, 1e-2, 2e-2 / 3, 1e-2 / 3)):
+        windows, _ = Batches(counting(), 5, 24, seed=7).batch(step)
+        tap = RouterTap()
+        logits = model.with_config(yarn=None)(windows[:, :-1], tap=tap)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+        optimizer.zero_grad()
+        (loss + 0.01 * tap.balance()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    for (name, ours), expected in zip(trained.named_parameters(), model.parameters()):
+        assert torch.allclose(ours, expected, atol=2e-4), name
+
+
 def test_another_seed_gives_another_model_and_the_same_seed_the_same(tmp_path):
     found = []
     for n, seed in enumerate((1, 1, 2)):
@@ -290,25 +315,28 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypa
         os.kill(os.getpid(), signal.SIGINT)
         return gradients(*given)
 
+    before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr("gptoss_lab.training.train.seconds_a_step", lambda model, recipe, texts: [0.1, 0.1])
     monkeypatch.setattr("gptoss_lab.training.train.gradients", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, tmp_path, steps=6, texts=counting())
     assert "stopped and saved after step 1 of 6; the same command goes on" in capsys.readouterr().out
     monkeypatch.undo()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert train(RECIPE, tmp_path, texts=counting(), quiet=True).done == 6
 
 
-def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("breaks", ["save_file", "os.replace"])
+def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path, monkeypatch, breaks):
     train(RECIPE, tmp_path, steps=4, until=2, texts=counting(), quiet=True)
     before = weights_of(tmp_path)
 
-    def full(tensors: object, file: Path, metadata: object) -> None:
-        Path(file).write_bytes(b"half")
+    def full(first: object, file: Path, metadata: object = None) -> None:
+        if breaks == "save_file":
+            Path(file).write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(runs, "save_file", full)
+    monkeypatch.setattr(f"gptoss_lab.training.runs.{breaks}", full)
     with pytest.raises(OSError, match="No space left"):
         train(RECIPE, tmp_path, texts=counting(), quiet=True)
     assert weights_of(tmp_path) == before and read_run(tmp_path).done == 2
