@@ -40,8 +40,8 @@ class Figures:
     """residual, logits: rms of the difference over that of the value, at agreed tokens (of the residual, the
     layer where it is largest). largest: the largest difference there, of a value beyond one relative.
     agreed: the share of tokens. flips: chosen experts that differ at tokens agreed until then; margin: the
-    largest distance of the K-th from the next logit at which one did. theirs: transformers' own bfloat16
-    logits at the same tokens, by rms. rounded: the points that are bfloat16.
+    largest distance of the K-th from the next logit at which one did. ours, theirs: rms of our logits and of
+    transformers' own bfloat16 logits, where both agreed. rounded: the points that are bfloat16.
     """
 
     residual: float
@@ -50,6 +50,7 @@ class Figures:
     agreed: float
     flips: int
     margin: float
+    ours: float
     theirs: float
     rounded: frozenset[str]
 
@@ -71,31 +72,49 @@ def figures(toy: str) -> Figures:
     config, tokens = plain.config, random_tokens(plain.config, 24, 17)
     exact = transformers_shows(plain, tokens)
     rough = record(in_bf16(packed(plain) if config.stored_experts == "mxfp4" else copied(plain)), tokens)
-    with torch.no_grad():
-        theirs = transformers_model(plain).bfloat16()(tokens).logits.float()
+    logits, routed = transformers_in_bf16(plain, tokens)
+
     agreed, flips, margin, apart = torch.ones(tokens.shape, dtype=torch.bool), 0, 0.0, []
+    both = agreed
     for n in range(config.n_layers):
         if config.n_experts:
-            here = flipped(f"blocks.{n}.experts.", exact, rough) & agreed
-            best = exact[f"blocks.{n}.experts.logits"].topk(config.experts_per_token + 1).values
+            right, k = exact[f"blocks.{n}.experts.logits"], config.experts_per_token
+            here = flipped(rough[f"blocks.{n}.experts.logits"], right, k) & agreed
+            best = right.topk(k + 1).values
             margins = (best[..., -2] - best[..., -1])[here].tolist()  # of the last chosen from the next
             flips, margin = flips + len(margins), max([margin, *margins])
-            agreed = (agreed & ~here).int().cummin(1).values.bool()
+            agreed = up_to_here(agreed & ~here)
+            both = up_to_here(both & ~flipped(routed[n], right, k)) & agreed
         residuals = [shown[f"blocks.{n}.residual"][agreed] for shown in (rough, exact)]
         apart.append((rms(*residuals), deviation(*residuals)))
-    ours, right = rough["logits"][agreed], exact["logits"][agreed]
+    ours, right = rough["logits"], exact["logits"]
     return Figures(
         residual=max(mean for mean, _ in apart),
-        logits=rms(ours, right),
-        largest=max(deviation(ours, right), *(most for _, most in apart)),
+        logits=rms(ours[agreed], right[agreed]),
+        largest=max(deviation(ours[agreed], right[agreed]), *(most for _, most in apart)),
         agreed=float(agreed.float().mean()),
         flips=flips,
         margin=margin,
-        theirs=rms(theirs[agreed], right),
+        ours=rms(ours[both], right[both]),
+        theirs=rms(logits[both], right[both]),
         rounded=frozenset(points.general(n) for n, value in rough.items() if value.dtype == torch.bfloat16),
     )
 
 
-def flipped(room: str, exact: dict[str, Tensor], rough: dict[str, Tensor]) -> Tensor:
-    """Where other experts were chosen, in whatever order: B T."""
-    return (exact[room + "choice"].sort().values != rough[room + "choice"].sort().values).any(-1)
+def transformers_in_bf16(model: Transformer, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """transformers' own bfloat16: its logits, and its router's of every layer, B T E."""
+    more = {"output_router_logits": True} if model.config.n_experts else {}
+    with torch.no_grad():
+        said = transformers_model(model).bfloat16()(tokens, **more)
+    routers = said.router_logits if more else ()
+    return said.logits.float(), [logits.unflatten(0, tokens.shape).float() for logits in routers]
+
+
+def flipped(logits: Tensor, right: Tensor, k: int) -> Tensor:
+    """Where the k largest are others, in whatever order: B T."""
+    return (logits.topk(k).indices.sort().values != right.topk(k).indices.sort().values).any(-1)
+
+
+def up_to_here(yes: Tensor) -> Tensor:
+    """Where it is so for a token and all before it: B T."""
+    return yes.int().cummin(1).values.bool()

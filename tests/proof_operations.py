@@ -28,12 +28,14 @@ from proof_common import (
     wrong,
 )
 from torch import Tensor
+from torch.nn.functional import linear
 from toys import random_tokens
 
 from gptoss_lab.config import Config
 from gptoss_lab.model import Cache, Transformer, experts
 from gptoss_lab.tap import SILENT, Recorder
 from gptoss_lab.weights import mxfp4 as packing
+from gptoss_lab.weights import names
 
 # ---- norms, embedding, read-out
 
@@ -163,6 +165,28 @@ def attention_layer(model: Transformer, right: Transformer) -> Iterator[Pair]:
     bias = [0.0] * c.d_model if layer.o.bias is None else layer.o.bias.tolist()
     ours = model.blocks[0].attention(x, positions, None, SILENT)
     yield ours, every(mixed.flatten(-2), lambda row: through(matrix, bias, row))
+
+
+def conv1d(model: Transformer, right: Transformer) -> Iterator[Pair]:
+    """GPT-2's stored matrices, I by O, q, k and v side by side: as the model holds them, as they are read."""
+    held, layer, x = model.blocks[0].attention, right.blocks[0].attention, noise(2, 3, right.config.d_model)
+    three = (layer.q, layer.k, layer.v)
+    stored = {
+        "c_proj": (layer.o.weight.T, layer.o.bias.tolist()),
+        "c_attn": (torch.cat([p.weight for p in three]).T, [b for p in three for b in p.bias.tolist()]),
+    }
+
+    def defined(name: str) -> list:
+        matrix, bias = stored[name][0].tolist(), stored[name][1]
+        return every(
+            x, lambda row: [sum(v * w[o] for v, w in zip(row, matrix)) + b for o, b in enumerate(bias)]
+        )
+
+    yield held.o(x), defined("c_proj")
+    yield torch.cat([part(x) for part in (held.q, held.k, held.v)], -1), defined("c_attn")
+    for name, form, parts in (("c_proj", names.TURNED, (layer.o,)), ("c_attn", names.JOINED_TURNED, three)):
+        read = form.read([stored[name][0]], [part.shape for part in parts])
+        yield torch.cat([linear(x, w, part.bias) for w, part in zip(read, parts)], -1), defined(name)
 
 
 # ---- the cache
@@ -298,20 +322,22 @@ OPERATIONS = {op.name: op for op in (
     Operation("read-out", "last norm and unembedding", read_out, ALL, 2e-6),
     Operation("visible keys", "mask rows: a window of 128, dense, padding", visible_keys,
               ("gpt-oss, window of 128",), 0, wrong, "pairs"),
-    Operation("frequencies", "RoPE and YaRN as published", frequencies,
-              ("gpt-oss, published RoPE",), 2e-6, ratio, "relative"),
+    Operation("frequencies", "RoPE and YaRN as published, relative", frequencies,
+              ("gpt-oss, published RoPE",), 2e-6, ratio),
     Operation("rotation", "q and k as they meet: projected, (normalised,) turned", rotation,
               (OSS, QWEN3), 5e-6),
     Operation("attention", "grouped heads and sinks", attention_alone, (OSS,), 2e-6),
     Operation("attention layer", "from the residual to what is added to it", attention_layer, ALL, 2e-6),
+    Operation("Conv1D", "GPT-2's stored matrices, as held and as read", conv1d, (GPT2,), 2e-6),
     Operation("ring", "every key that a window needs, once", ring, (OSS,), 0, wrong, "keys"),
     Operation("positions", "of a text that comes in chunks", positions_in_chunks, ALL, 0, wrong, "tokens"),
     Operation("activation", "clamped SwiGLU, GELU, SwiGLU", activation, ALL, 2e-6),
     Operation("router", "the choice and its weights", router, (OSS, QWEN3), 2e-6),
     Operation("experts", "the mixture, walked and gathered", mixture, (OSS, QWEN3), 2e-6),
     Operation("dense MLP", "up, GELU, down", dense_mlp, (GPT2,), 2e-6),
-    Operation("MXFP4", "256 bytes × 256 scales, in float32", unpacking, PACKED, 0, wrong, "numbers"),
-    Operation("MXFP4 in bf16", "256 bytes × 256 scales, in bfloat16", in_bf16, PACKED, 0, wrong, "numbers"),
+    Operation("MXFP4", "256 bytes × 256 scales: 131,072 numbers in float32", unpacking, PACKED, 0, wrong,
+              "numbers"),
+    Operation("MXFP4 in bf16", "the same in bfloat16", in_bf16, PACKED, 0, wrong, "numbers"),
 )}  # fmt: skip
 
 

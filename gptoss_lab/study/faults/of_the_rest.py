@@ -21,8 +21,8 @@ EXPERTS, HALVES, UNPACK = (experts.Experts, "forward"), (experts, "halves"), (mx
 
 
 @config("gpt-oss", "norm", "gpt-oss, small embeddings")
-def eps_1e_6(config: Config) -> Config:
-    """RMSNorm's eps is the one of Qwen3."""
+def eps_of_a_millionth(config: Config) -> Config:
+    """RMSNorm's eps is 1e-6, as in Qwen3, not 1e-5."""
     return config.with_changes(norm_eps=1e-6)
 
 
@@ -96,14 +96,14 @@ def embedding_scaled(model: Transformer) -> None:
     model.token_embedding.mul_(math.sqrt(model.config.d_model))
 
 
-@weights("gpt2", "attention layer")
+@weights("gpt2", "Conv1D")
 def conv1d_not_transposed(model: Transformer) -> None:
     """A square Conv1D matrix is taken as it is stored."""
     for layer in attentions(model):
         layer.o.weight.copy_(layer.o.weight.T.clone())
 
 
-@weights("gpt2", "attention layer")
+@weights("gpt2", "Conv1D")
 def qkv_cut_head_by_head(model: Transformer) -> None:
     """The packed rows are read as q, k, v of head 0, then of head 1; they are all q, all k, all v."""
     heads = model.config.n_heads
