@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import toys
+from hostile import join
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from toy_checkpoints import CONFIGS, model_of, rewrite, same, write_original
@@ -16,7 +20,7 @@ from toys import one_thread, random_model, random_tokens, run  # noqa: F401
 
 from gptoss_lab.config import NAMED, Config, Yarn
 from gptoss_lab.model import Transformer
-from gptoss_lab.weights import CheckpointError, load, names, save
+from gptoss_lab.weights import CheckpointError, PackedStack, load, names, save
 from gptoss_lab.weights.checkpoint import what_is_stored
 from gptoss_lab.weights.dialects import read_config
 
@@ -129,6 +133,37 @@ def test_the_published_original_file_is_what_its_list_of_dtypes_says() -> None:
     assert all(dtypes[name] in kinds[t.dtype == torch.uint8] for name, t in expected.items())
     size = sum(t.numel() * (1 if t.dtype == torch.uint8 else 2) for t in expected.values())
     assert size == 13_761_264_768  # the file's 13,761,300,984 bytes less its header
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs files with holes, and /proc")
+@pytest.mark.parametrize("said", ["config.json", "original/config.json"])
+def test_the_20b_at_its_own_size_opens_in_no_time_and_takes_no_memory(said: str, tmp_path: Path) -> None:
+    """The published config and a file of 13.8 GB with the published names, all of it a hole: zeros."""
+    header, at, layout = {}, 0, "gpt-oss original" if "original" in said else "gpt-oss"
+    for name, like in expected_of(layout, NAMED["gpt-oss-20b"]).items():
+        kind, item = ("U8", 1) if like.dtype == torch.uint8 else ("BF16", 2)
+        size = item * like.numel()
+        header[name] = {"dtype": kind, "shape": list(like.shape), "data_offsets": [at, at + size]}
+        at += size
+    shutil.copy(PUBLISHED / said, tmp_path / "config.json")
+    join(tmp_path / "model.safetensors", header, b"")
+    os.truncate(tmp_path / "model.safetensors", (tmp_path / "model.safetensors").stat().st_size + at)
+    before, began = resident(), time.perf_counter()
+    try:
+        model = load(tmp_path)
+        assert time.perf_counter() - began < 20 and resident() - before < 1e9
+        assert model.config.with_changes(name="gpt-oss-20b") == NAMED["gpt-oss-20b"]
+        assert isinstance(model.blocks[23].experts.down, PackedStack)
+        assert model.weights_from.startswith(f"{tmp_path.name}, sha256 of headers and sizes")
+        with pytest.raises(ValueError, match=r"takes 83.7 GB \(experts 76.5, .* The least, .* is 13.8 GB"):
+            load(tmp_path, dtype=torch.float32, memory_limit=64e9)
+    finally:
+        (tmp_path / "model.safetensors").unlink()
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_folder_with_the_published_names_shards_and_config_keys_loads(folder: Path) -> None:
