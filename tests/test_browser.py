@@ -60,7 +60,7 @@ class Watched:
 
     def open(self, view: str) -> None:
         """Go to a view's tab with arrow keys alone."""
-        self.page.locator("[role=tab][aria-selected=true]").focus()
+        self.page.locator(".gl-tab[aria-selected=true]").focus()
         self.page.keyboard.press("Home")
         for _ in range(10):
             if self.page.locator(".gl-root").first.get_attribute("data-view") == view:
@@ -120,9 +120,9 @@ def test_every_view_opens_by_keyboard_and_answers_to_keys(page):
         assert page.changes(canvas, "0"), view
     for view in ("positions", "steps"):
         page.open(view)
-        shown = page.page.locator("[role=tabpanel]")
+        shown = page.page.locator(".gl-panel")
         before = shown.inner_html()
-        page.page.locator("[role=tab][aria-selected=true]").focus()
+        page.page.locator(".gl-tab[aria-selected=true]").focus()
         page.page.keyboard.press("]")
         page.page.keyboard.press(",")
         page.page.wait_for_timeout(150)
@@ -239,7 +239,8 @@ def jupyter(tmp_path_factory) -> Iterator[str]:  # type: ignore[no-untyped-def]
     settings.mkdir(parents=True)
     quiet = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet), "utf-8")
-    source = f"import gptoss_lab as lab\nlab.views.explore(lab.load('mini-oss'), {TEXT!r})"
+    source = "import gptoss_lab as lab\nfrom gptoss_lab import views\n"
+    source += f"views.explore(lab.load('mini-oss'), {TEXT!r})"
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     cell = {
         "cell_type": "code",
@@ -296,14 +297,16 @@ def test_the_widget_runs_a_prompt_in_jupyterlab(browser, jupyter):
     page.locator("#jp-main-statusbar", has_text="Idle").wait_for(timeout=300_000)
     page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
-    page.wait_for_selector(".gl-root [role=tab]", timeout=300_000)
+    failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+    page.locator(".gl-root [role=tab]").first.or_(failed).first.wait_for(timeout=300_000)
+    assert failed.count() == 0, failed.first.inner_text()
     watched.wrong.clear()  # what JupyterLab itself says while it starts is not ours
     for view, canvas in MAPS.items():
         watched.open(view)
         assert watched.changes(canvas, *BACK[view]), view
     for view in ("positions", "steps"):
         watched.open(view)
-        assert page.locator("[role=tabpanel] svg, [role=tabpanel] canvas").count() > 0, view
+        assert page.locator(".gl-panel svg, .gl-panel canvas").count() > 0, view
     box = page.locator(".gl-prompt textarea")
     box.fill("def king(crown): return crown + 1")
     box.press("Enter")
