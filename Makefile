@@ -25,11 +25,11 @@ lab: $(STAMP)
 # One pytest run for both, so that its last line counts everything. A file or a notebook goes to one of two workers.
 # --nbval compares what each cell prints with what is saved in the notebook, after notebooks/nbval.cfg has blanked out
 # times and addresses: a saved output that is no longer true fails. A cell that cannot repeat itself says so with the
-# tag nbval-ignore-output.
+# tag nbval-ignore-output. One thread a worker: two workers with two threads each wait for one another.
 test: check
 	@ls tests/test_*.py >/dev/null || { echo "make test: no tests here" >&2; exit 1; }
 	@ls notebooks/*.ipynb >/dev/null || { echo "make test: no notebooks here" >&2; exit 1; }
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --nbval --nbval-current-env \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --nbval --nbval-current-env \
 	    --nbval-sanitize-with notebooks/nbval.cfg tests notebooks $(TESTARGS)
 
 check: $(STAMP)

@@ -15,11 +15,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import cost, figures, points, text
+    from . import cost, figures, points, text, views
     from .config import NAMED, Config
     from .generation import Run, Token, generate
     from .model import Transformer
     from .trace import Trace, open_trace, watch
+    from .views import explore, export_html
     from .weights import load
 
 __version__ = "0.1.0"
@@ -40,11 +41,14 @@ HOMES = {
     "figures": "figures",
     "text": "text",
     "cost": "cost",
+    "views": "views",
+    "explore": "views",
+    "export_html": "views",
 }
 
 __all__ = [
-    "NAMED", "Config", "Run", "Token", "Trace", "Transformer", "cost", "figures", "generate", "load",
-    "open_trace", "points", "text", "watch",
+    "NAMED", "Config", "Run", "Token", "Trace", "Transformer", "cost", "explore", "export_html", "figures",
+    "generate", "load", "open_trace", "points", "text", "views", "watch",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command `gptoss-lab`: generate, trace, points, cost, download, verify, train.
+"""The command `gptoss-lab`: generate, trace, explore, points, cost, download, verify, train.
 
 A user's mistake is answered in one line on standard error, with exit status 2; Ctrl-C keeps what was made,
 with 130.
@@ -52,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
     )
     trace.add_argument("--out", type=Path, default=Path("trace.safetensors"), metavar="FILE")
     trace.set_defaults(run=run_trace)
+
+    explore = commands.add_parser("explore", help="run a text once, write the explorer over it as a page")
+    explore.add_argument("prompt", help="the text to run ('-' reads standard input)")
+    add_model(explore)
+    explore.add_argument("--out", type=Path, default=Path("explorer.html"), metavar="FILE")
+    explore.set_defaults(run=run_explore)
 
     points = commands.add_parser("points", help="list the points of a model")
     points.add_argument("glob", nargs="?", default="*", help="only those that match, as 'blocks.0.experts.*'")
@@ -176,6 +182,21 @@ def run_trace(args: argparse.Namespace) -> int:
     for name in trace:
         print(f"{name:<36}{trace.axes(name):<10}{' '.join(str(n) for n in trace[name].shape)}")
     print(f"{path}: {human(path.stat().st_size)}")
+    return 0
+
+
+def run_explore(args: argparse.Namespace) -> int:
+    """Write the page: one file that needs no network."""
+    prompt = read_prompt(args.prompt)
+    from . import views
+    from .cost import human
+    from .trace import watch
+    from .weights import load
+
+    model = load(args.model)
+    trace = watch(model, prompt, keep=views.keep_for(model.config), last=1)
+    path = views.export_html(trace, args.out, model=model)
+    print(f"{path}: {human(path.stat().st_size)}; open it in a browser")
     return 0
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +222,7 @@ def source_of(
     packed = ["mxfp4"] if any(name.endswith("blocks") for name, _ in model.named_buffers()) else []
     return {
         "model": model.config.name,
+        "config": json.loads(json.dumps(asdict(model.config))),  # as a file gives it back
         "weights": model.weights_from,
         "dtype": " + ".join(packed + dtypes),
         "products": str(model.unembed.compute).removeprefix("torch."),

@@ -62,10 +62,10 @@ def test_ctrl_c_keeps_what_was_said(capsys, monkeypatch):
 def test_trace_saves_what_was_asked_and_lists_it(capsys, tmp_path):
     path = tmp_path / "t.safetensors"
     status, out, _ = answer(
-        capsys, "trace", "the cat", "--keep", "blocks.0.experts.choice", "--out", str(path)
+        capsys, "trace", "the king", "--keep", "blocks.0.experts.choice", "--out", str(path)
     )
     assert status == 0
-    assert "B T K" in out and "the ·cat" in out
+    assert "B T K" in out and "the ·king" in out
     trace = lab.open_trace(path)
     assert list(trace) == ["blocks.0.experts.choice"]
 

@@ -216,7 +216,7 @@ def test_the_model_stays_small_enough_to_read():
 HOSTS = {
     "127.0.0.1", "arxiv.org", "creativecommons.org", "docs.python.org", "github.com", "huggingface.co",
     "localhost", "matplotlib.org", "openai.com", "www.apache.org", "www.w3.org",
-    "openaipublic.blob.core.windows.net", "git-lfs",
+    "openaipublic.blob.core.windows.net", "git-lfs.github.com", "git-lfs",
 }
 FORBIDDEN = {
     "a package registry": r"\bpy[p]i\.org|python[h]osted|ana[c]onda\.(?:org|com)|\bnp[m]js\.|crate[s]\.io",
