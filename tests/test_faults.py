@@ -1,6 +1,6 @@
 """The proofs and what they are worth: right models pass them, and every planted fault fails two of them.
 
-An operation is held to loops in double precision (proof_operations.py), a whole model to transformers
+An operation is held to loops in double precision (proof_operations.py, proof_attention.py), a whole model to transformers
 (proof_models.py). A fault must exceed the bound tenfold; how far it does is in docs/conformance.md.
 """
 
