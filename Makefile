@@ -1,6 +1,7 @@
 # make lab     open the course in JupyterLab        (ARGS=--no-browser for a server)
 # make test    checks, tests and notebooks          (TESTARGS="-k sink -x" goes to pytest)
 # make check   ruff and mypy alone
+# make conformance   measure docs/conformance.md anew (minutes)
 # make setup   the environment alone
 # make clean   remove .venv and everything else that was made
 #
@@ -15,7 +16,7 @@ STAMP := $(VENV)/installed
 NOTEBOOK := notebooks/00_start_here.ipynb
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test check setup clean
+.PHONY: lab test check conformance setup clean
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)
@@ -35,6 +36,9 @@ test: check
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+conformance: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance.py
 
 setup: $(STAMP)
 
