@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -146,3 +147,12 @@ def test_a_packed_stack_answers_as_the_plain_one_does(bias: bool) -> None:
     )
     packed.compute = plain.compute = torch.bfloat16
     assert packed(x, index).dtype == torch.bfloat16 and torch.equal(packed(x, index), plain(x, index))
+
+
+def test_packed_experts_compile_into_one_graph() -> None:
+    packed = PackedStack(*pack(random_weights(5, 9, 64)), None)
+    compiled = torch.compile(packed, backend="eager", fullgraph=True)
+    x, index = torch.randn(1, 2, 3, 64), torch.randint(0, 5, (1, 2, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(compiled(x, index), packed(x, index))

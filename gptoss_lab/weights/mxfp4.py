@@ -12,47 +12,36 @@ Source: OCP Microscaling Formats (MX) v1.0, E2M1 with E8M0 scales. Agrees with t
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK = 32
-MAGNITUDES = (
-    0.0,
-    0.5,
-    1.0,
-    1.5,
-    2.0,
-    3.0,
-    4.0,
-    6.0,
-)  # nibbles 0 to 7; 8 to 15 are the same negated, 8 being −0
+MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # nibbles 0 to 7; 8 to 15 are their negatives, −0 first
 BIAS = 127
 NAN = 255
 LARGEST_SCALE = 252  # 6 · 2^(253 − 127) is beyond float32
 LARGEST_EXPONENT = 2  # of a magnitude: 4 and 6 are 2² and 1½ · 2²
 
 
-@lru_cache(maxsize=16)
-def pairs(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What each byte means: 256 2, its low nibble's value and its high nibble's."""
-    value = torch.tensor([*MAGNITUDES, *(-m for m in MAGNITUDES)], dtype=dtype, device=device)
-    byte = torch.arange(256, device=device)
-    return torch.stack((value[byte & 15], value[byte >> 4]), dim=-1)
+def constant(values: list[Any]) -> Tensor:
+    """A small table: float32 on the CPU, whatever the defaults are."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
 
 
-@lru_cache(maxsize=16)
-def factors(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What each scale byte means: 256, 2^(byte − 127), the last NaN."""
-    factor = torch.tensor([2.0 ** (byte - BIAS) for byte in range(NAN)] + [float("nan")], dtype=torch.float64)
-    return factor.to(dtype).to(device)
+NIBBLES = [*MAGNITUDES, *(-magnitude for magnitude in MAGNITUDES)]
+PAIRS = constant([[NIBBLES[byte & 15], NIBBLES[byte >> 4]] for byte in range(256)])  # what a byte's nibbles are
+FACTORS = constant([2.0 ** (byte - BIAS) for byte in range(NAN)] + [float("nan")])  # what a scale byte is
+
+# Where rounding goes over to the next magnitude: a tie stays below, unless the code above is the even one.
+HALF_WAY = constant([(low + high) / 2 for low, high in zip(MAGNITUDES, MAGNITUDES[1:])])
+HALF_WAY[1::2] = torch.nextafter(HALF_WAY[1::2], HALF_WAY.new_zeros(()))
 
 
 def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The values of packed weights: blocks uint8 … n 16, scales uint8 … n → … 32n in `dtype` (float32 or
-    bfloat16).
+    """The values of packed weights: blocks uint8 … n 16, scales uint8 … n → … 32n, float32 or bfloat16.
 
     ValueError where shapes or dtypes do not fit together.
     """
@@ -63,8 +52,8 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -
                          "expected … n 16 and … n")  # fmt: skip
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"MXFP4 is exact in torch.float32 and torch.bfloat16, not in {dtype}")
-    value = F.embedding(blocks.int(), pairs(dtype, blocks.device)).flatten(-2)  # … n 32
-    return value.mul_(factors(dtype, scales.device)[scales.int()][..., None]).flatten(-2)
+    value = F.embedding(blocks.int(), PAIRS.to(blocks.device, dtype)).flatten(-2)  # … n 32
+    return value.mul_(FACTORS.to(scales.device, dtype)[scales.int()][..., None]).flatten(-2)
 
 
 def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,19 +76,9 @@ def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
     # 2^exponent may be subnormal and 2^−exponent too large for one factor: two exact steps instead
     half = exponent // 2
     scaled = torch.ldexp(torch.ldexp(blocked.abs(), -half[..., None]), (half - exponent)[..., None])
-    code = torch.bucketize(scaled, boundaries(weight.device)) + 8 * torch.signbit(blocked)
+    code = torch.bucketize(scaled, HALF_WAY.to(weight.device)) + 8 * torch.signbit(blocked)
     blocks = (code[..., 0::2] | code[..., 1::2] << 4).to(torch.uint8)
     return blocks, (exponent + BIAS).to(torch.uint8)
-
-
-@lru_cache(maxsize=4)
-def boundaries(device: torch.device) -> Tensor:
-    """Where rounding goes over from one magnitude to the next. A tie stays below unless the code above is the
-    even one."""
-    half_way = [(low + high) / 2 for low, high in zip(MAGNITUDES, MAGNITUDES[1:])]
-    bounds = torch.tensor(half_way)
-    bounds[1::2] = torch.nextafter(bounds[1::2], torch.tensor(0.0))
-    return bounds.to(device)
 
 
 def round_to_mxfp4(weight: Tensor) -> Tensor:
