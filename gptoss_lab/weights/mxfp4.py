@@ -32,8 +32,8 @@ def constant(values: list[Any]) -> Tensor:
 
 
 NIBBLES = [*MAGNITUDES, *(-magnitude for magnitude in MAGNITUDES)]
-PAIRS = constant([[NIBBLES[byte & 15], NIBBLES[byte >> 4]] for byte in range(256)])  # what a byte's nibbles are
-FACTORS = constant([2.0 ** (byte - BIAS) for byte in range(NAN)] + [float("nan")])  # what a scale byte is
+PAIRS = constant([[NIBBLES[byte & 15], NIBBLES[byte >> 4]] for byte in range(256)])  # a byte's two values
+FACTORS = constant([2.0 ** (byte - BIAS) for byte in range(NAN)] + [float("nan")])  # a scale byte's value
 
 # Where rounding goes over to the next magnitude: a tie stays below, unless the code above is the even one.
 HALF_WAY = constant([(low + high) / 2 for low, high in zip(MAGNITUDES, MAGNITUDES[1:])])
