@@ -222,22 +222,22 @@ def bias_of_gate_and_up_as_halves(model: Transformer) -> None:
 # ---- MXFP4
 
 
-@function((mxfp4, "pairs"), "gpt-oss", "MXFP4", "gpt-oss, packed")
-def high_nibble_first(pairs: Function) -> Function:
+@function(UNPACK, "gpt-oss", "MXFP4", "gpt-oss, packed")
+def high_nibble_first(unpack: Function) -> Function:
     """The high nibble is element 2j, the low one 2j + 1."""
-    return lambda *given: pairs(*given).flip(-1)
+    return lambda *given: unpack(*given).unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
 
 
-@function((mxfp4, "pairs"), "gpt-oss", "MXFP4", "gpt-oss, packed")
-def sign_lost(pairs: Function) -> Function:
+@function(UNPACK, "gpt-oss", "MXFP4", "gpt-oss, packed")
+def sign_lost(unpack: Function) -> Function:
     """The sign bit of a nibble is ignored."""
-    return lambda *given: pairs(*given).abs()
+    return lambda *given: unpack(*given).abs()
 
 
-@function((mxfp4, "factors"), "gpt-oss", "MXFP4", "gpt-oss, packed")
-def scale_bias_128(factors: Function) -> Function:
+@function(UNPACK, "gpt-oss", "MXFP4", "gpt-oss, packed")
+def scale_bias_128(unpack: Function) -> Function:
     """A scale byte means 2^(byte − 128)."""
-    return lambda *given: factors(*given) / 2
+    return lambda *given: unpack(*given) / 2
 
 
 @function(UNPACK, "gpt-oss", "MXFP4", "gpt-oss, packed")
@@ -250,9 +250,9 @@ def pairs_sixteen_apart(unpack: Function) -> Function:
 def scale_for_sixteen(unpack: Function) -> Function:
     """Each scale byte is given to 16 values, so that the scales run through a row twice."""
 
-    def wrong(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        unscaled = unpack(blocks, torch.full_like(scales, mxfp4.BIAS), dtype)
-        each = mxfp4.factors(dtype, scales.device)[scales.int()].repeat_interleave(16, -1)  # … 16n
-        return unscaled * torch.cat((each, each), -1)
+    def wrong(blocks: Tensor, scales: Tensor, *more: Any) -> Tensor:
+        unscaled = unpack(blocks, torch.full_like(scales, mxfp4.BIAS), *more)
+        factors = unpack(torch.full_like(blocks, 0x22), scales, *more)  # … 32n: nibble 2 is 1
+        return unscaled * torch.cat((factors[..., ::2], factors[..., ::2]), -1)
 
     return wrong
