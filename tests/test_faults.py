@@ -1,7 +1,7 @@
 """The proofs and what they are worth: right models pass them, and every planted fault fails two of them.
 
 An operation is held to loops in double precision (proof_operations.py, proof_attention.py), a whole model to
-transformers (proof_models.py). A fault must exceed the bound tenfold: docs/conformance.md says how far it does.
+transformers (proof_models.py). A fault must exceed the bound tenfold; docs/conformance.md says by how much.
 """
 
 from __future__ import annotations
