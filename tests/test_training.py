@@ -21,7 +21,15 @@ from gptoss_lab.tap import Recorder
 from gptoss_lab.training import runs
 from gptoss_lab.training.attention import attach, attend_banded, attend_causal
 from gptoss_lab.training.corpus import Batches
-from gptoss_lab.training.measure import by_position, evaluate, expert_share, losses, sink_share
+from gptoss_lab.training.measure import (
+    by_position,
+    evaluate,
+    expert_share,
+    losses,
+    near_and_far,
+    report,
+    sink_share,
+)
 from gptoss_lab.training.objective import RoundedStack, RouterTap, balance, gradients, in_phase, optimizer_for
 from gptoss_lab.training.publish import as_stored, finished, publish
 from gptoss_lab.training.recipes import RECIPES, Phase, Recipe, recipe_of
@@ -393,6 +401,19 @@ def test_shares_of_sinks_and_experts_are_means_over_tokens():
         assert experts[n].tolist() == pytest.approx([int((choice == e).sum()) / 68 for e in range(3)])
 
 
+def test_near_and_far_tell_of_the_same_targets():
+    model, windows = toy().eval(), torch.randint(19, (2, 41), generator=torch.Generator().manual_seed(6))
+    near, far = near_and_far(model, windows, near=10)
+    targets = [(b, start + t) for b in range(2) for start in (10, 20, 30) for t in range(5, 10)]
+    with torch.no_grad():
+        whole = model(windows[:, :-1]).log_softmax(-1)
+        alone = torch.cat([model(windows[:, s : s + 10]) for s in (0, 10, 20, 30)], 1).log_softmax(-1)
+    for found, seen in ((near, alone), (far, whole)):
+        each = [-float(seen[b, t, windows[b, t + 1]]) for b, t in targets]
+        assert found == pytest.approx(sum(each) / 30, rel=1e-4)
+    assert abs(near - far) > 1e-3
+
+
 def small_run(folder: Path) -> Run:
     """A run of a small model with the miniatures' vocabulary, after one step of two."""
     config = TOY.with_changes(vocab_size=4096, stop_ids=(4095,), d_head=8)
@@ -423,6 +444,9 @@ def test_a_published_model_computes_what_its_table_was_measured_on(tmp_path):
     said = json.loads((tmp_path / "model" / "training.json").read_text(encoding="utf-8"))["bits_per_byte"]
     bits = evaluate(loaded, loaded.tokenizer, context=24, limit=1)
     assert said["as stored, 24 tokens"] == pytest.approx(bits, rel=1e-5)
+    tables, longer = report(loaded, limit=1), evaluate(loaded, loaded.tokenizer, context=48, limit=1)
+    assert f"| spanish | {longer['spanish']:.3f} |" in tables and "| layer 1 | " in tables
+    assert tables.count("| python | ") == 4 and "0–7 | 8–31 |" in tables
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -63,6 +63,19 @@ def by_position(
     return losses(model, windows, batch).double().mean(0)
 
 
+def near_and_far(model: Transformer, windows: Tensor, near: int) -> tuple[float, float]:
+    """Mean nats of the same targets with little before them and with all that the window has.
+
+    windows B T+1 are cut into pieces of `near` tokens. Counted are the targets in the second half of every
+    piece but the first: seen once from the piece alone, near/2 to near tokens, and once from the whole
+    window.
+    """
+    pieces, whole = windows.unfold(1, near + 1, near)[:, 1:].flatten(0, 1), losses(model, windows, batch=4)
+    counted = slice(near // 2, near)
+    far = whole.unfold(1, near, near)[:, 1 : 1 + pieces.shape[0] // len(windows), counted]
+    return float(losses(model, pieces)[:, counted].mean()), float(far.mean())
+
+
 @torch.no_grad()
 def sink_share(model: Transformer, windows: Tensor) -> Tensor:
     """The share of attention that the sinks take: windows B T → L H, means over all tokens."""
@@ -90,9 +103,9 @@ def table(columns: list[str], rows: dict[str, list[float]], digits: int = 3) -> 
 
 def report(model: Transformer, limit: int | None) -> str:
     """The tables of a model's card, over `limit` windows a domain."""
-    encoding, config = model.tokenizer, model.config
+    encoding, config, fast = model.tokenizer, model.config, attach(model.with_config())
     require(encoding is not None, f"{config.name} has no tokenizer, so that no text can be measured")
-    fast, contexts = attach(model.with_config()), sorted({256, config.context})
+    contexts = sorted({min(256, config.context), config.context})
     bits = [evaluate(fast, encoding, context, limit, batch=4) for context in contexts]
     rows = {name: [found[name] for found in bits] for name in DOMAINS}
     parts = ["Bits per byte of held-out text, in windows of so many tokens:", ""]
@@ -102,7 +115,13 @@ def report(model: Transformer, limit: int | None) -> str:
     means = {name: [float(curve[a:b].mean()) for a, b in places] for name, curve in curves.items()}
     parts += ["", f"Nats a token at the positions of windows of {config.context}:", "",
               table([f"{a}–{b - 1}" for a, b in places], means)]  # fmt: skip
-    texts = {name: heldout_windows(encoding, name, 255, 4).tokens for name in DOMAINS}
+    if config.context > 256:
+        whole = {name: heldout_windows(encoding, name, config.context, limit).tokens for name in DOMAINS}
+        rows = {name: list(near_and_far(fast, windows, 256)) for name, windows in whole.items()}
+        parts += ["", "Nats a token of the same targets, seen from:", ""]
+        parts.append(table(["128 to 256 tokens", f"up to {config.context}"], rows))
+    short = min(255, config.context - 1)
+    texts = {name: heldout_windows(encoding, name, short, 4).tokens for name in DOMAINS}
     layers = [f"layer {n}" for n in range(config.n_layers)]
     if config.sinks:
         heads = sink_share(model, torch.cat(list(texts.values())))

@@ -138,6 +138,7 @@ def train(
     say(price(recipe, run, each))
     loop(run, model, optimizer, texts, encoding, folder, until or run.steps, save_every, evaluations, quiet)
     if run.done == run.steps and encoding is not None:
+        say("measuring held-out text, as trained and as stored")
         say(f"the model is in {publish(folder, folder / 'model')}")
     return run
 
