@@ -158,6 +158,7 @@ BAD_JSON = {
     "NaN": ('{"a": NaN}', "NaN is not JSON"),
     "list": ("{}[]", "not the JSON that was expected"),
     "quotes": ("{'a': 1}", "not the JSON that was expected"),
+    "half a character": ('{"\\ud800": {}}', "not the JSON that was expected"),
     "surrogate": ('{"a": "\ud800"}', "not the JSON that was expected"),
     "empty": ("{}", "holds no tensors"),
     "metadata": ('{"__metadata__": {"a": 1}}', "expected an object of texts"),

@@ -108,6 +108,7 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise ValueError(f"the key {shown(twice)} stands there twice")
+        "".join(text for pair in pairs for text in pair if isinstance(text, str)).encode()  # half characters
         return found
 
     def integer(digits: str) -> int:
