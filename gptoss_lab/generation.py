@@ -267,9 +267,7 @@ class Recording:
 
     def store(self, name: str, value: Tensor, positions: Tensor | None, keys: Tensor | None) -> None:
         """Keep one pass's value, with the positions of its keys."""
-        self.parts[name].append(
-            (value, keys if keys is None else keys.clone())
-        )  # the cache writes over its own
+        self.parts[name].append((value, keys))
 
     def trace(self, generated: list[int]) -> Trace:
         """One trace of prompt and decoding; of the whole passes alone, where it was interrupted."""

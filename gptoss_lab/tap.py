@@ -159,6 +159,13 @@ class Recorder:
                 f"the edit of {full!r} shows a query keys it could not see: `visible` may be narrowed, not "
                 "widened. Use model.with_config(window=…) for a wider window."
             )
+        if full.endswith("experts.choice"):
+            experts = self.earlier["experts.logits"].shape[-1]
+            if bool(((new < 0) | (new >= experts)).any()):
+                raise ValueError(
+                    f"the edit of {full!r} chose experts {int(new.min())} to {int(new.max())}; "
+                    f"there are 0 to {experts - 1}"
+                )
         return new.to(value.dtype)
 
 

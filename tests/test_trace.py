@@ -146,6 +146,13 @@ def test_the_sink_is_read_only_and_its_logit_is_not(model):
     assert torch.allclose(off["blocks.2.attention.pattern"].sum(-1), torch.ones(1, 8, 2))
 
 
+def test_an_edit_may_choose_only_experts_that_there_are(model):
+    with pytest.raises(ValueError, match=r"chose experts 99 to 99; there are 0 to 6"):
+        lab.watch(model, [1], edit={"blocks.1.experts.choice": lambda value, here: value * 0 + 99})
+    forced = lab.watch(model, [1, 2], edit={"blocks.1.experts.choice": lambda value, here: value * 0 + 6})
+    assert (forced["blocks.1.experts.choice"] == 6).all()
+
+
 def test_an_edit_that_is_no_function_is_refused(model):
     with pytest.raises(ValueError, match="expected a function"):
         lab.watch(model, [1], edit={"logits": 3})
