@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--minutes", type=float, metavar="M", help="train for about this long")
     train.add_argument("--steps", type=int, metavar="N", help="or for this many steps")
     train.add_argument("--seed", type=int, default=0, metavar="S")
+    train.add_argument("--threads", type=int, metavar="N", help="processor threads; 1 beside other work")
     train.add_argument(
         "--fresh", action="store_true", help="start again instead of resuming what FOLDER holds"
     )
@@ -253,9 +254,8 @@ def run_train(args: argparse.Namespace) -> int:
     """Train, with progress; Ctrl-C saves."""
     from .training.train import train
 
-    train(
-        args.recipe, args.out, minutes=args.minutes, steps=args.steps, seed=args.seed, resume=not args.fresh
-    )
+    more = {"seed": args.seed, "resume": not args.fresh, "threads": args.threads}
+    train(args.recipe, args.out, args.minutes, args.steps, **more)
     return 0
 
 

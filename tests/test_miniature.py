@@ -1,0 +1,79 @@
+"""mini-oss as it is shipped: small, read by transformers too, and the same model there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import gptoss_lab as lab
+from gptoss_lab.weights import PackedStack
+
+FOLDER = Path(lab.__file__).parent / "assets" / "mini-oss"
+TEXTS = {
+    "English": "The king said to the people of Egypt, and the people answered the king.",
+    "Spanish": "Y dijo Dios: Sea la luz: y fué la luz. Y vió Dios que la luz era buena.",
+    "Python": 'def area(width, height):\n    """The area."""\n    return width * height\n',
+    "arithmetic": "12 + 7 = 19\n",
+}
+
+
+@pytest.fixture(scope="module")
+def transformers_model():
+    """The same folder in transformers, float32, experts unpacked."""
+    from transformers import AutoModelForCausalLM, Mxfp4Config
+
+    return AutoModelForCausalLM.from_pretrained(
+        FOLDER,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        quantization_config=Mxfp4Config(dequantize=True),
+    ).eval()
+
+
+def test_it_is_gpt_oss_in_small_and_at_most_8_mb():
+    config = lab.load("mini-oss").config
+    assert (
+        config.family == "gpt-oss" and config.sinks and config.yarn and config.n_experts and not config.tied
+    )
+    assert config.windows == (32, None) * 3
+    assert config.n_heads > config.n_kv_heads > 1
+    assert config.context >= 256 and config.stored_experts == "mxfp4"
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 8_000_000
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_transformers_reads_the_same_tokens_and_gives_the_same_logits(language, transformers_model):
+    from transformers import AutoTokenizer
+
+    model, text = lab.load("mini-oss"), TEXTS[language] * 3  # past the window of 32
+    trace = lab.watch(model, text, keep="logits")
+    assert AutoTokenizer.from_pretrained(FOLDER)(text)["input_ids"] == trace.tokens[0].tolist()
+    assert trace.tokens.shape[1] > 32 or language == "arithmetic"
+    with torch.no_grad():
+        theirs = transformers_model(trace.tokens).logits
+    # logits reach 30 here, so the bound is relative for what is beyond one
+    apart = (trace["logits"] - theirs).abs() / theirs.abs().clamp(min=1)
+    assert float(apart.max()) <= 2e-5
+
+
+def test_packed_experts_give_the_logits_of_unpacked_ones():
+    packed, unpacked = lab.load("mini-oss", dtype="stored"), lab.load("mini-oss")
+    assert isinstance(packed.blocks[0].experts.gate_up, PackedStack)
+    assert not isinstance(unpacked.blocks[0].experts.gate_up, PackedStack)
+    logits = [lab.watch(model, TEXTS["English"], keep="logits")["logits"] for model in (packed, unpacked)]
+    assert torch.equal(*logits)
+
+
+def test_it_knows_which_language_it_is_speaking():
+    model = lab.load("mini-oss")
+
+    def nats(text):
+        trace = lab.watch(model, text, keep="logits")
+        scores = trace["logits"][0, :-1].log_softmax(-1)
+        return -float(scores.gather(-1, trace.tokens[0, 1:, None]).mean())
+
+    english, spanish = "And he said to the people of the", "Y dijo al pueblo de la"
+    assert nats(english + " city") < nats(english + " ciudad")
+    assert nats(spanish + " ciudad") < nats(spanish + " city")
