@@ -72,6 +72,19 @@ def test_transformers_takes_absent_rope_scaling_for_the_same_yarn() -> None:
         assert read_config(bare | said | {"rope_theta": 150000.0}, "toy").yarn == Yarn()
 
 
+@pytest.mark.parametrize("key", ["rope_scaling_factor", "rope_ntk_beta"])
+def test_openai_s_own_config_is_bounded_too(key: str) -> None:
+    own = json.loads((PUBLISHED / "original/config.json").read_text())
+    read_config(own, "toy")
+    with pytest.raises(CheckpointError, match="no model stretches so far"):
+        read_config(own | {key: 1e308}, "toy")
+    with pytest.raises(CheckpointError, match="unknown keys 'bias'"):
+        read_config(own | {"bias": True}, "toy")
+    del own[key]
+    with pytest.raises(CheckpointError, match=f"lacks '{key}'" if key != "rope_ntk_beta" else "model_type"):
+        read_config(own, "toy")
+
+
 def test_absent_layer_types_mean_even_layers_and_a_null_window_none() -> None:
     assert read_config({k: v for k, v in OSS.items() if k != "layer_types"}, "toy").windows == (5, None, 5)
     assert read_config(OSS | {"sliding_window": None}, "toy").windows == (None, None, None)
@@ -88,6 +101,9 @@ REFUSED = [
     (OSS, {"rope_scaling": OSS["rope_scaling"] | {"mscale": 0.7}}, "'mscale' rescale attention"),
     (OSS, {"rope_scaling": OSS["rope_scaling"] | {"low_freq_factor": 1.0}}, "unknown keys 'low_freq_factor'"),
     (OSS, {"rope_theta": "gone"}, "lacks 'rope_theta'"),
+    (OSS, {"rope_theta": 1}, "rope_theta is 1; expected above 1"),
+    (OSS, {"rope_scaling": OSS["rope_scaling"] | {"beta_fast": 1e308}}, "no model stretches so far"),
+    (OSS, {"rope_scaling": OSS["rope_scaling"] | {"beta_slow": 1e-300}}, "no model stretches so far"),
     (OSS, {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
     (OSS, {"layer_types": ["full_attention"]}, "expected 3 times"),
     (OSS, {"layer_types": ["chunked_attention"] * 3}, "expected 3 times"),

@@ -54,6 +54,7 @@ def read_original(found: Mapping[str, Any]) -> dict[str, Any]:
     length = whole(rope[0], found[rope[0]])
     factor, slow, fast = (fraction(key, found[key]) for key in rope[1:])
     values["yarn"] = Yarn(factor, length, fast, slow) if factor > 1 else None
+    check_rope(values["rope_theta"], values["yarn"])
     implied = {"family": "gpt-oss", "context": int(length * factor), "stored_experts": "mxfp4"}
     return values | keys.NATURE["gpt-oss"] | implied
 
@@ -162,10 +163,17 @@ def read_rope(found: Mapping[str, Any], family: str, context: int) -> dict[str, 
     if found.get("rope_theta") not in (None, theta):
         raise ValueError(f"rope_theta is {shown(found['rope_theta'])} and {shown(theta)}")
     unsaid = Yarn() if family == "gpt-oss" else None
-    return {
-        "rope_theta": fraction("rope_theta", theta),
-        "yarn": unsaid if scaling is None else read_yarn(said, context),
-    }
+    theta, yarn = fraction("rope_theta", theta), unsaid if scaling is None else read_yarn(said, context)
+    check_rope(theta, yarn)
+    return {"rope_theta": theta, "yarn": yarn}
+
+
+def check_rope(theta: float, yarn: Yarn | None) -> None:
+    """ValueError where θ or YaRN's numbers have no frequencies: logarithms of them are taken."""
+    if not 1 < theta < 1e12:
+        raise ValueError(f"rope_theta is {theta:g}; expected above 1, and below 1e12")
+    if yarn is not None and max(yarn.factor, yarn.beta_fast, 1 / yarn.beta_slow) > 1e6:
+        raise ValueError(f"{yarn} goes beyond 1e6: no model stretches so far")
 
 
 def read_yarn(said: dict[str, Any], context: int) -> Yarn | None:
