@@ -12,8 +12,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .config import Config
 
 
 def parser() -> argparse.ArgumentParser:
@@ -259,7 +263,7 @@ def run_train(args: argparse.Namespace) -> int:
     return 0
 
 
-def config_named(name: str):  # type: ignore[no-untyped-def]
+def config_named(name: str) -> Config:
     """The config of a known name, without its weights, or of a folder."""
     from .config import NAMED
     from .weights.checkpoint import open_checkpoint

@@ -10,12 +10,13 @@ Source: Radford et al. 2019, section 2.2, for byte-level BPE; agrees with `token
 from __future__ import annotations
 
 import json
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import tiktoken
+
+from ..files import whole
 
 BYTE_LEVEL_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"    # GPT-2's
 PROBE = "Word wörter ñ 12345 +-*/ don't\n\n\t  x  \r\n日本語 \u0301 😀 <|x|>   "    # every kind of text
@@ -151,10 +152,9 @@ def tokenizer_json(encoding: tiktoken.Encoding) -> dict[str, Any]:
 
 
 def write_whole(file: Path, data: bytes) -> None:
-    """Write `data` beside `file`, then rename: the file is never seen half written."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, file)
+    """Write `data` to `file`, which is never seen half written."""
+    with whole(file) as beside:
+        beside.write_bytes(data)
 
 
 def write_tokenizer(folder: str | Path, encoding: tiktoken.Encoding, context: int) -> list[Path]:

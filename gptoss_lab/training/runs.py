@@ -8,7 +8,6 @@ so that there is always one whole checkpoint. `log.json` is the same story witho
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..config import Config, Yarn
+from ..files import whole
 from .recipes import Phase, Recipe
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.json"
@@ -87,16 +87,11 @@ def write_checkpoint(folder: Path, run: Run, model: nn.Module, optimizer: torch.
     is full."""
     tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
     tensors |= dict(averages(model, optimizer))
-    beside = folder / f"{CHECKPOINT}.part"
-    try:
-        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(whole, beside, {"run": json.dumps(run.to_json())})
-        os.replace(beside, folder / CHECKPOINT)
-    finally:
-        beside.unlink(missing_ok=True)
-    log = folder / f"{LOG}.part"
-    log.write_text(json.dumps(run.to_json(), indent=1) + "\n", encoding="utf-8")
-    os.replace(log, folder / LOG)
+    on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    with whole(folder / CHECKPOINT) as beside:
+        save_file(on_cpu, beside, {"run": json.dumps(run.to_json())})
+    with whole(folder / LOG) as beside:
+        beside.write_text(json.dumps(run.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def read_run(folder: Path) -> Run | None:

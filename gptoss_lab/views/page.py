@@ -13,12 +13,12 @@ import html
 import json
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..files import whole
 from ..model import Transformer
 from ..trace import Trace
 from . import payload
@@ -100,19 +100,10 @@ def page(header: dict[str, Any], block: bytes) -> str:
 
 
 def write(path: str | os.PathLike[str], source: str) -> Path:
-    """Write the page beside, and rename it when it is whole. ValueError where the folder is missing."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"no folder {str(path.parent)!r} to write {path.name!r} into; make it first")
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(source)
-        os.chmod(beside, 0o644)  # a page is there to be handed on
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
-    return path
+    """Write the page whole. ValueError where the folder is missing."""
+    with whole(path) as beside:
+        beside.write_text(source, encoding="utf-8")
+    return Path(path)
 
 
 def export_html(
