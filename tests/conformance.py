@@ -33,6 +33,7 @@ from toys import ROUNDING, gpt2, gpt_oss, qwen3, record
 
 from gptoss_lab import __version__, points
 from gptoss_lab.config import Config
+from gptoss_lab.files import whole
 from gptoss_lab.model import Transformer
 from gptoss_lab.study.faults import FAULTS, planted
 
@@ -154,10 +155,9 @@ def faults() -> Iterator[Row]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write beside, then rename."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, "utf-8")
-    os.replace(beside, path)
+    """Write a file whole."""
+    with whole(path) as beside:
+        beside.write_text(text, "utf-8")
 
 
 def within_bounds(found: dict[str, Any]) -> bool:
