@@ -53,13 +53,11 @@ def attend(
     k, v = k.repeat_interleave(shared, dim=2), v.repeat_interleave(shared, dim=2)
     scores = torch.einsum("bthc,bshc->bhts", q.float(), k.float()) / math.sqrt(q.shape[-1])
     scores = tap("scores", scores.masked_fill(~seen[:, None], -math.inf))
-    joint = (
-        scores if sink is None else torch.cat((scores, sink[..., None].float()), dim=-1)
-    )  # B H T S+1: the sink joins
+    joint = scores
+    if sink is not None:
+        joint = torch.cat((scores, sink[..., None].float()), dim=-1)  # B H T S+1: the sink joins
     share = joint.softmax(-1).masked_fill(joint == -math.inf, 0.0)
-    pattern = tap(
-        "pattern", share if sink is None else share[..., :-1]
-    )  # the sink's column is dropped: it has no value
+    pattern = tap("pattern", share[..., : k.shape[1]])  # the sink's column is dropped: it has no value
     if sink is not None and tap.wants("sink"):
         tap("sink", share[..., -1])
     pattern = F.dropout(pattern, dropout, training=dropout > 0)

@@ -119,11 +119,9 @@ class Experts(nn.Module):
             return torch.cat([stack(part, e) for e, part in enumerate(rows.split(counts)) if len(part)])
 
         def shown(name: str, rows: Tensor) -> Tensor:  # B T K F while the tap looks, sorted rows otherwise
-            return (
-                tap(name, rows[back].unflatten(0, choice.shape)).flatten(0, 2)[order]
-                if tap.wants(name)
-                else rows
-            )
+            if not tap.wants(name):
+                return rows
+            return tap(name, rows[back].unflatten(0, choice.shape)).flatten(0, 2)[order]
 
         rows = x.flatten(0, 1)[order // choice.shape[-1]]
         gate, up = halves(through(self.gate_up, rows))
