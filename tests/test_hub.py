@@ -290,7 +290,8 @@ def test_a_broken_line_keeps_what_came_and_the_next_run_asks_for_the_rest(
 
 
 def test_ctrl_c_keeps_what_came_and_the_next_run_asks_for_the_rest(hub: Hub, cache: Path) -> None:
-    program = (
+    program = (  # a process started in the background is born deaf to Ctrl-C
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys, huggingface_hub.constants as c; c.DOWNLOAD_CHUNK_SIZE = 512; "
         "from gptoss_lab.cli import main; sys.exit(main(['download', 'gpt2']))"
     )
