@@ -48,7 +48,12 @@ VIEWS: dict[str, View] = {
     for view in (
         View("experts", "Experts", ROUTING),
         View("attention", "Attention", LOOKING[:1], LOOKING[1:]),
-        View("positions", "Positions", ("blocks.*.attention.q", "blocks.*.attention.k")),
+        View(
+            "positions",
+            "Positions",
+            ("blocks.*.attention.q", "blocks.*.attention.k"),
+            ("blocks.*.attention.q_normed", "blocks.*.attention.k_normed"),  # what Qwen3 turns
+        ),
         View(
             "steps", "Steps", ("embedding", "blocks.*.residual_mid", "blocks.*.residual"), LOOKING + ROUTING
         ),
