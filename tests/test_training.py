@@ -30,7 +30,15 @@ from gptoss_lab.training.measure import (
     report,
     sink_share,
 )
-from gptoss_lab.training.objective import RoundedStack, RouterTap, balance, gradients, in_phase, optimizer_for
+from gptoss_lab.training.objective import (
+    RoundedStack,
+    RouterTap,
+    balance,
+    gradients,
+    in_phase,
+    optimizer_for,
+    settle,
+)
 from gptoss_lab.training.publish import as_stored, finished, publish
 from gptoss_lab.training.recipes import RECIPES, Phase, Recipe, recipe_of
 from gptoss_lab.training.runs import Run, read_checkpoint, read_run, write_checkpoint
@@ -242,6 +250,26 @@ def test_matrices_decay_and_vectors_do_not():
     assert kept == {"bias", "scale", "sinks"}
     decayed = {names[id(weight)].split(".")[-1] for weight in matrices["params"]}
     assert decayed == {"weight", "token_embedding"}
+
+
+def test_averages_that_fade_are_set_to_zero_before_they_are_denormal():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], betas=(0.9, 0.95))
+    weight.grad = torch.tensor([1.0, 0.0, -1e-3])
+    optimizer.step()
+    for kind in ("exp_avg", "exp_avg_sq"):
+        optimizer.state[weight][kind][1] = -1e-31
+    settle(optimizer)
+    assert optimizer.state[weight]["exp_avg"].tolist() == pytest.approx([0.1, 0.0, -1e-4])
+    assert optimizer.state[weight]["exp_avg_sq"][1] == 0 and (optimizer.state[weight]["exp_avg_sq"] >= 0).all()
+    assert 0.95**100 > 0.9**100 > 1.2e-38 / 1e-30  # so that none reaches the denormals between two settlings
+
+
+def test_training_leaves_the_arithmetic_of_the_process_as_it_was(tmp_path):
+    """`set_flush_denormal` would stay with the process, and take MXFP4's smallest values from it."""
+    train(RECIPE, tmp_path, steps=1, texts=counting(), quiet=True)
+    smallest = torch.full((64,), 2.0**-149)
+    assert (smallest > 0).all() and (smallest + 0).tolist() == [2.0**-149] * 64
 
 
 # Runs

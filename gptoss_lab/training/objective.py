@@ -97,6 +97,16 @@ def optimizer_for(model: Transformer, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.peak, betas=recipe.betas, eps=1e-8, fused=True)
 
 
+@torch.no_grad()
+def settle(optimizer: torch.optim.Optimizer, least: float = 1e-30) -> None:
+    """Set AdamW's averages below `least` to zero: those of rows that no token uses fade to denormals, and a
+    step over denormals is many times slower. (`torch.set_flush_denormal` would do as well, but it stays with
+    the process: afterwards MXFP4's smallest values, say, would read as zeros.)"""
+    for state in optimizer.state.values():
+        for kind in ("exp_avg", "exp_avg_sq"):
+            state[kind].masked_fill_(state[kind].abs() < least, 0.0)
+
+
 def gradients(model: Transformer, windows: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """One pass forward and back over windows B T+1: the loss in nats a token and the balance, both
     detached."""

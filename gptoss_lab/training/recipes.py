@@ -88,7 +88,7 @@ MINI_OSS = Config(
 )  # fmt: skip
 
 MINI_GPT2 = Config(
-    name="mini-gpt2", family="gpt2", n_layers=6, d_model=192, n_heads=6, n_kv_heads=6, d_head=32, d_ff=768,
+    name="mini-gpt2", family="gpt2", n_layers=6, d_model=168, n_heads=6, n_kv_heads=6, d_head=28, d_ff=672,
     vocab_size=4096, context=256, norm="layer", positions="learned", activation="gelu", tied=True,
     stop_ids=(4095,), stored="bfloat16",
 )  # fmt: skip
