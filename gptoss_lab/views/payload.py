@@ -134,8 +134,8 @@ def pack(
         else:
             noted[name] = value
     wanted = points.match(keep_for(config, views), config)
-    sized = sorted((n for n in wanted if n in trace), key=lambda n: "S" in points.axes(n).split())
-    for name in sized:  # the small ones first: patterns grow with the square of the text
+    sized = sorted((n for n in wanted if n in trace), key=lambda n: trace[n].numel())
+    for name in sized:  # the small ones first: of what is left out, there is then little
         axes = points.axes(name).split()
         layer = int(name.split(".")[1]) if name.startswith("blocks.") else 0
         values = trace[name][0] if axes[0] == "B" else trace[name]
@@ -161,6 +161,7 @@ def packed_views(
     model: Transformer | None = None,
     views: Sequence[str] | None = None,
     limit: int = 64_000_000,
+    extra: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """What `pack` makes, with what views compute besides, the code that draws each, and a summary in words.
 
@@ -180,7 +181,7 @@ def packed_views(
     early = (
         read_out_early(model, trace).extra if model and "steps" in chosen and "steps" not in absent else {}
     )
-    header, block = pack(trace, model, chosen, early, limit)
+    header, block = pack(trace, model, chosen, {**early, **(extra or {})}, limit)
     header["code"] = {name: code_for(name, trace, model) for name in chosen if name not in absent}
     header["summary"] = summary(trace, config)
     header["prompt"] = prompt_of(trace, model) or ""
