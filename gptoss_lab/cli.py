@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     trace.set_defaults(run=run_trace)
 
     explore = commands.add_parser("explore", help="run a text once, write the explorer over it as a page")
-    explore.add_argument("prompt", help="the text to run ('-' reads standard input)")
+    explore.add_argument(
+        "prompt", nargs="?", help="the text to run ('-' reads standard input; default: the guided tour's)"
+    )
     add_model(explore)
     explore.add_argument("--out", type=Path, default=Path("explorer.html"), metavar="FILE")
     explore.set_defaults(run=run_explore)
@@ -192,14 +194,15 @@ def run_trace(args: argparse.Namespace) -> int:
 
 def run_explore(args: argparse.Namespace) -> int:
     """Write the page: one file that needs no network."""
-    prompt = read_prompt(args.prompt)
+    prompt = None if args.prompt is None else read_prompt(args.prompt)
     from . import views
     from .cost import human
     from .trace import watch
+    from .views.tour import TEXT
     from .weights import load
 
     model = load(args.model)
-    trace = watch(model, prompt, keep=views.keep_for(model.config), last=1)
+    trace = watch(model, TEXT if prompt is None else prompt, keep=views.keep_for(model.config), last=1)
     path = views.export_html(trace, args.out, model=model)
     print(f"{path}: {human(path.stat().st_size)}; open it in a browser")
     return 0
