@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     trace.set_defaults(run=run_trace)
 
     explore = commands.add_parser("explore", help="run a text once, write the explorer over it as a page")
-    explore.add_argument("prompt", help="the text to run ('-' reads standard input)")
+    explore.add_argument(
+        "prompt", nargs="?", help="the text to run ('-' reads standard input; default: the guided tour's)"
+    )
     add_model(explore)
     explore.add_argument("--out", type=Path, default=Path("explorer.html"), metavar="FILE")
     add_change(explore)
@@ -234,13 +236,15 @@ def run_trace(args: argparse.Namespace) -> int:
 
 def run_explore(args: argparse.Namespace) -> int:
     """Write the page: one file that needs no network."""
-    prompt = read_prompt(args.prompt)
+    prompt = None if args.prompt is None else read_prompt(args.prompt)
     from . import views
     from .cost import human
     from .trace import watch
+    from .views.tour import TEXT
     from .weights import load
 
     model, change = load(args.model), change_of(args)
+    prompt = TEXT if prompt is None else prompt
     if change or args.beside:
         found = views.compared(model, prompt, change, load(args.beside) if args.beside else None)
         print(f"before: {found.texts[0]!r}\nafter ({found.words}): {found.texts[1]!r}")

@@ -14,10 +14,11 @@ import torch
 from toys import FAMILIES, gpt_oss, random_model, random_tokens
 
 import gptoss_lab as lab
-from gptoss_lab import points, views
-from gptoss_lab.text.tokens import encoding
+from gptoss_lab import cli, points, views
+from gptoss_lab.text.tokens import encoding, labels
 from gptoss_lab.trace import open_trace, watch
 from gptoss_lab.views import page, payload
+from gptoss_lab.views.tour import PARTS, TEXT
 
 ROOT = Path(__file__).parent.parent
 NODE = shutil.which("node")
@@ -396,3 +397,28 @@ def test_a_miniature_runs_on_one_thread_and_leaves_the_others_as_they_were():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@needs_node
+def test_the_tours_text_is_taken_for_the_languages_that_it_is_written_in(tmp_path):
+    """Token by token, by the renderer's own guess; and it is longer than two windows: an edge is seen."""
+    model = lab.load("mini-oss")
+    ids = [model.tokenizer.encode_ordinary(part) for part in PARTS.values()]
+    assert sum(ids, []) == model.tokenizer.encode_ordinary(TEXT)
+    assert len(sum(ids, [])) > 2 * model.config.window
+    text = [payload.raw(label) for label in labels(sum(ids, []), model.tokenizer)]
+    source = f"import {{ tourLanguages }} from {json.dumps((page.STATIC / 'tour.js').as_uri())};\n"
+    source += f"console.log(JSON.stringify(tourLanguages({json.dumps(text)})));"
+    (tmp_path / "guess.mjs").write_text(source, "utf-8")
+    done = subprocess.run([NODE, str(tmp_path / "guess.mjs")], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [name for name, part in zip(PARTS, ids) for _ in part]
+
+
+def test_the_command_without_a_text_writes_a_page_over_the_tours(tmp_path, capsys):
+    assert cli.main(["explore", "--out", str(tmp_path / "tour.html")]) == 0
+    header = json.loads(script_blocks((tmp_path / "tour.html").read_text("utf-8"))[0])
+    assert header["prompt"] == header["tour"] == TEXT
+    assert "open it in a browser" in capsys.readouterr().out
+    assert cli.main(["explore", "", "--out", str(tmp_path / "none.html")]) == 2
+    assert not (tmp_path / "none.html").exists()
+    assert "the prompt is empty" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def export_html(
 
     model: the one that made the trace, for what is read out early in Steps; without it the rest is there (a
     comparison knows its models). views: their names, by default all. Points that would not fit are left out,
-    the largest first, and the page says which. ValueError where the trace can
+    the largest first and patterns last, and the page says which. ValueError where the trace can
     fill no view, or not one that was asked for.
     """
     trace, found = as_pair(shown)

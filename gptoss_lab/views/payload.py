@@ -25,6 +25,7 @@ from ..cost import human
 from ..model import Transformer, concentration, frequencies
 from ..trace import Trace
 from .steps import read_out_early
+from .tour import TEXT
 
 FORMAT = "gptoss_lab view 1"
 HOLE = 65535  # the code of -inf and of what may not be seen
@@ -134,8 +135,9 @@ def pack(
         else:
             noted[name] = value
     wanted = points.match(keep_for(config, views), config)
-    sized = sorted((n for n in wanted if n in trace), key=lambda n: trace[n].numel())
-    for name in sized:  # the small ones first: of what is left out, there is then little
+    there = [name for name in wanted if name in trace]
+    # The small ones first, and last of all the patterns, which grow with the square of the text.
+    for name in sorted(there, key=lambda n: ("S" in points.axes(n).split(), trace[n].numel())):
         axes = points.axes(name).split()
         layer = int(name.split(".")[1]) if name.startswith("blocks.") else 0
         values = trace[name][0] if axes[0] == "B" else trace[name]
@@ -185,6 +187,7 @@ def packed_views(
     header["code"] = {name: code_for(name, trace, model) for name in chosen if name not in absent}
     header["summary"] = summary(trace, config)
     header["prompt"] = prompt_of(trace, model) or ""
+    header["tour"] = TEXT
     return header, block
 
 

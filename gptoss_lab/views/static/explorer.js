@@ -6,6 +6,7 @@ import { mountCompare } from "./compare.js";
 import { mountExperts } from "./experts.js";
 import { mountPositions } from "./positions.js";
 import { mountSteps } from "./steps.js";
+import { mountTour } from "./tour_strip.js";
 
 const explorerMounts = { experts: mountExperts, attention: mountAttention, positions: mountPositions, steps: mountSteps };
 const explorerCompare = "compare"; // a tab of its own: it needs a second run, or a kernel to make one
@@ -85,7 +86,8 @@ export function mountExplorer(root, data, store, env = {}) {
   const choosers = [chooser("layer", "layer"), chooser("head", "head"), chooser("expert", "expert")];
   const before = el("button", { type: "button", "aria-label": "previous token", onclick: () => store.set({ token: store.get().token - 1 }) }, "◀");
   const after = el("button", { type: "button", "aria-label": "next token", onclick: () => store.set({ token: store.get().token + 1 }) }, "▶");
-  const bar = el("div", { class: "gl-bar", role: "group", "aria-label": "selection" }, before, after, here, choosers.map((one) => one.node));
+  const tour = mountTour({ store, env: inside, open: (view) => view !== shown && open(view), run: (text) => { prompt.value = text; return runPrompt(); } });
+  const bar = el("div", { class: "gl-bar", role: "group", "aria-label": "selection" }, before, after, here, choosers.map((one) => one.node), tour.button);
 
   // the views
   const tabs = el("div", { class: "gl-tabs", role: "tablist", "aria-label": "views" });
@@ -100,7 +102,7 @@ export function mountExplorer(root, data, store, env = {}) {
     el("details", {}, el("summary", {}, "Keys"), el("pre", {},
       "Tab goes from part to part; arrows move inside tokens, tabs and maps.\n[ ] previous and next layer    { } previous and next head    , . previous and next token\nIn a map: arrows move the selection, Page Up/Down and Home/End jump, + − zoom, 0 shows all.")));
   root.classList.add("gl-root");
-  root.replaceChildren(el("div", { class: "gl-top" }, heading, source, word), box, strips, bar, tabs, panel, foot, spoken);
+  root.replaceChildren(el("div", { class: "gl-top" }, heading, source, word), box, strips, bar, tour.node, tabs, panel, foot, spoken);
 
   function open(asked, focus = false) {
     if (view) view.destroy();
@@ -219,6 +221,7 @@ export function mountExplorer(root, data, store, env = {}) {
       "aria-controls": `${name}-panel`, onclick: () => open(key) }, key === explorerCompare ? "Edit and compare" : data.payload.titles[key] ?? key)), copy);
     choose();
     open(all.includes(shown) ? shown : all.includes(env.view) ? env.view : all[0]);
+    tour.update(data);
   }
 
   function theme() {
@@ -247,6 +250,7 @@ export function mountExplorer(root, data, store, env = {}) {
     },
     destroy() {
       forget();
+      tour.destroy();
       off.abort();
       watcher.disconnect();
       view?.destroy();
