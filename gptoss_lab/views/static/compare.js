@@ -64,6 +64,7 @@ export function mountCompare(root, data, store, env) {
   let found = null;
   let sides = [];
   let busy = false;
+  let asked = 0; // wishes so far
 
   const status = el("div", { class: "gl-compare-status", role: "status", "aria-live": "polite" });
   const controls = el("div", { class: "gl-compare-controls" });
@@ -149,28 +150,24 @@ export function mountCompare(root, data, store, env) {
     models.value = other;
   }
 
-  /** Runs a change; while it runs, the newest wish waits; a refusal leaves what was there. */
-  let wish = null;
+  /** Wishes for a change, which the switches show at once. While one runs, the newest waits; a refusal brings back what ran. */
   async function make(next, beside = other) {
     if (!env.compare) return;
-    wish = [next, beside];
+    [change, other] = [next, beside];
+    asked++;
+    label();
     if (busy) return;
     busy = true;
     node.setAttribute("aria-busy", "true");
-    const [was, wasOther] = [change, other];
     try {
-      while (wish) {
-        [change, other] = wish;
-        wish = null;
-        label();
+      for (let running = -1; running !== asked; ) {
+        running = asked;
         const began = performance.now();
         await env.compare(change, other);
-        if (!wish && found) status.textContent = `${told()} (${((performance.now() - began) / 1000).toFixed(2)} s)`;
+        if (found) status.textContent = `${told()} (${((performance.now() - began) / 1000).toFixed(2)} s)`;
       }
-      status.classList.remove("gl-bad");
     } catch (error) {
-      [change, other] = [was, wasOther];
-      wish = null;
+      [change, other] = ran();
       status.textContent = error.message;
       status.classList.add("gl-bad");
       label();
@@ -178,6 +175,13 @@ export function mountCompare(root, data, store, env) {
       busy = false;
       node.removeAttribute("aria-busy");
     }
+  }
+
+  /** The change and the model of the run that is shown. */
+  function ran() {
+    const { beside } = env;
+    if (!beside) return [{}, ""];
+    return [beside.extra["compare.change"], beside.config.name === data.config.name ? "" : beside.config.name];
   }
 
   // --- what was found ---------------------------------------------------------------------------------------------------
@@ -204,6 +208,7 @@ export function mountCompare(root, data, store, env) {
     sides = [];
     status.classList.remove("gl-bad");
     if (!beside) {
+      if (!busy) [change, other] = ran();
       found = null;
       chips.replaceChildren();
       status.textContent = "";
@@ -213,12 +218,11 @@ export function mountCompare(root, data, store, env) {
       label();
       return;
     }
-    change = beside.extra["compare.change"];
-    other = beside.config.name === data.config.name ? "" : beside.config.name;
+    if (!busy) [change, other] = ran(); // while one runs, a newer wish may be shown
     found = compareFound(beside);
     chips.replaceChildren(el("span", { class: "gl-quiet" }, "Changed: "),
-      ...(other ? [chip(`${other} in place of ${data.config.name}`, () => make(change, ""))] : []),
-      ...changePieces(change).map((piece) => chip(piece.words, () => make(piece.without))));
+      ...(ran()[1] ? [chip(`${ran()[1]} in place of ${data.config.name}`, () => make(change, ""))] : []),
+      ...changePieces(ran()[0]).map((piece) => chip(piece.words, () => make(piece.without))));
     const texts = beside.extra["compare.texts"];
     const same = commonStart(...texts);
     const text = (title, words_) => el("div", { class: "gl-compare-text" }, el("h3", {}, title),
