@@ -118,13 +118,34 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
                     f"{str(path)!r} is a safetensors file, but no trace: format {about.get('format')!r}, "
                     f"expected {FORMAT!r}"
                 )
-            order = json.loads(about["order"])
+            order, labels, source = (json.loads(about[key]) for key in ("order", "labels", "source"))
             values = {name: file.get_tensor(f"point:{name}") for name in order}
-            return Trace(
-                file.get_tensor("tokens"), json.loads(about["labels"]), json.loads(about["source"]), values
-            )
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            trace = Trace(file.get_tensor("tokens"), labels, source, values)
+    except (SafetensorError, KeyError, TypeError, RecursionError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a trace: {error}") from error
+    if odd := unlike_ours(trace):
+        raise ValueError(f"{str(path)!r} is no trace: its {odd} are not as Trace.save writes them")
+    return trace
+
+
+SOURCE = {"model": str, "config": dict, "weights": str, "dtype": str, "products": str, "changes": dict,
+          "edits": list, "forms": list}  # fmt: skip
+
+
+def unlike_ours(trace: Trace) -> str | None:
+    """What in an opened file is of another kind than `Trace.save` writes, or does not fit the rest."""
+    tokens, labels, source = trace.tokens, trace.labels, trace.source
+    if tokens.ndim != 2 or tokens.dtype != torch.int64:
+        return "tokens"
+    if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
+        return "labels"
+    if len(labels) != tokens.shape[1]:
+        return "labels"
+    if not isinstance(source, dict) or not all(isinstance(source.get(k), kind) for k, kind in SOURCE.items()):
+        return "facts about the source"
+    axes = {point.name: len(point.axes.split()) for point in points.CATALOGUE}
+    right = (axes.get(points.general(name)) == value.ndim for name, value in trace.values.items())
+    return None if all(right) else "points"
 
 
 def watch(

@@ -3,10 +3,13 @@ anything runs."""
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from toys import FAMILIES, gpt2, gpt_oss, random_model, random_tokens, run
 
 import gptoss_lab as lab
@@ -235,6 +238,37 @@ def test_a_file_that_is_no_trace_is_refused_in_words(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"no\.safetensors"):
+        lab.open_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("source", "5", "facts about the source are not"),
+        ("source", "{}", "facts about the source are not"),
+        ("source", "[" * 100_000, "cannot be read"),
+        ("labels", "5", "labels are not"),
+        ("labels", "[1, 2]", "labels are not"),
+        ("labels", '["one"]', "labels are not"),  # of two tokens
+        ("order", "5", "cannot be read"),
+        ("order", '["tokens"]', "point:tokens"),
+        ("tokens", torch.ones(1, 2), "tokens are not"),
+        ("tokens", torch.ones(2, dtype=torch.int64), "tokens are not"),
+        ("point:logits", torch.ones(2, 29), "points are not"),
+        ("point:blocks.0.nonsense", torch.ones(1, 2, 29), "points are not"),
+    ],
+)
+def test_a_file_whose_parts_do_not_fit_is_refused_in_words(model, tmp_path, part, value, said):
+    path = lab.watch(model, [1, 2], keep="logits").save(tmp_path / "t")
+    with safe_open(path, "pt") as file:
+        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    if isinstance(value, str):
+        about[part] = value
+    else:
+        tensors[part] = value
+        about["order"] = json.dumps([name[6:] for name in tensors if name.startswith("point:")])
+    save_file(tensors, path, about)
+    with pytest.raises(ValueError, match=said):
         lab.open_trace(path)
 
 
