@@ -7,6 +7,7 @@ with 130.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shutil
 import sys
@@ -196,9 +197,9 @@ def run_generate(args: argparse.Namespace) -> int:
         tokens = [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in run.tokens]
         about = {"model": args.model, "prompt": prompt, "seed": args.seed, "temperature": args.temperature}
         finish = run.finish if status == 0 else "interrupted"
-        print(
-            json.dumps({**about, "text": run.so_far, "finish": finish, "tokens": tokens}, ensure_ascii=False)
-        )
+        said = {**about, "text": run.so_far, "finish": finish, "tokens": tokens}
+        plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+        print(json.dumps(said, ensure_ascii=plain))
     else:
         print()
     return status
@@ -328,6 +329,9 @@ def config_named(name: str) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # what a terminal has no character for comes as \u23ce
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
         return int(args.run(args))
