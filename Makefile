@@ -2,6 +2,7 @@
 # make test    checks, tests and notebooks          (TESTARGS="-k sink -x" goes to pytest)
 # make check   ruff and mypy alone
 # make conformance   measure docs/conformance.md anew (minutes)
+# make pictures      take the pictures of docs/explorer.md and the README anew (needs Chromium)
 # make setup   the environment alone
 # make clean   remove .venv and everything else that was made
 #
@@ -16,7 +17,7 @@ STAMP := $(VENV)/installed
 NOTEBOOK := notebooks/00_start_here.ipynb
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test check conformance setup clean
+.PHONY: lab test check conformance pictures setup clean
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)
@@ -39,6 +40,9 @@ check: $(STAMP)
 
 conformance: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance.py
+
+pictures: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/pictures.py
 
 setup: $(STAMP)
 

@@ -246,6 +246,15 @@ def test_no_file_names_a_registry_a_machine_or_a_strange_host():
     assert not amiss, "\n".join(amiss)
 
 
+def test_every_picture_of_the_documents_is_there_and_none_lies_about():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    link = re.compile(r"""(?:\]\(|src(?:set)?=")([^)"\s:]+\.(?:png|webp|svg))""")
+    linked = [(page, path) for page in pages for path in link.findall(page.read_text("utf-8"))]
+    shown = {(page.parent / path).resolve() for page, path in linked}
+    there = {path.resolve() for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert shown and shown == there, sorted(path.name for path in shown ^ there)
+
+
 @pytest.mark.parametrize("parts", [
     ("from files.python", "hosted.org"), ("see py", "pi.org/x"), ("in /", "work/main"), ("(/", "tmp/x)"),
     ("..", "/shared/data"), ("http", "://elsewhere.example/x"),

@@ -12,6 +12,7 @@ import re
 
 import pytest
 import torch
+from live_page import open_live
 from test_browser import CHROMIUM, Watched, browser, model  # noqa: F401
 from toys import FAMILIES, random_model, random_tokens
 
@@ -337,5 +338,23 @@ def test_other_families_are_asked_what_they_can_answer(browser, tmp_path, family
     assert tour.question()[1] == "Which head looks at the previous token?"
     tour.predict(layer="0", head="1")
     assert "would give it" in tour.answer()
+    watched.page.context.close()
+    assert watched.wrong == []
+
+
+def test_the_widget_offers_the_tours_text_and_runs_it(browser, model):  # noqa: F811
+    """A real explorer's handlers: the button runs the model, then the first question can be answered."""
+    watched = Watched(browser.new_context(viewport={"width": 1440, "height": 900}).new_page())
+    open_live(watched.page, model, "The king said to the people")
+    tour = Tour(watched)
+    tour.open()
+    assert "plainly Spanish" in tour.page.locator(".gl-tour-ask").inner_text()
+    tour.tab_to("Run the tour's text")
+    tour.page.keyboard.press("Enter")
+    tour.page.locator(".gl-word", has_text="tokens in").wait_for(timeout=60_000)
+    assert tour.question() == ("Question 1 of 5", "Which experts fire on Spanish?")
+    tour.predict(layer="2", expert="5")
+    assert "dealt at random over the words, 200 times" in tour.answer()
+    assert not tour.page.get_by_text("Run the tour's text").is_visible()
     watched.page.context.close()
     assert watched.wrong == []
