@@ -1,4 +1,4 @@
-"""What every test shares: no network, and one thread a worker when pytest runs several.
+"""What every test shares: no network, one thread a worker when pytest runs several, a browser, the miniature.
 
 A connection or a look-up that would leave the machine raises NetworkDenied, in the test's own process;
 subprocesses are told through the environment to stay offline.
@@ -76,3 +76,22 @@ def guarded_look_up(look_up: Any) -> Any:
         return look_up(host, *arguments, **named)
 
     return verb
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, for tests marked with `browsing.IN_A_BROWSER`."""
+    from browsing import CHROMIUM, SWITCHES, playwright
+
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def mini_oss() -> Any:
+    """The shipped miniature."""
+    import gptoss_lab as lab
+
+    return lab.load("mini-oss")

@@ -1,4 +1,4 @@
-"""The explorer in a real browser: the page opened from a file, and the widget in JupyterLab.
+"""The explorer's page in a real browser, opened from a file.
 
 Everything is driven by keyboard; what a canvas shows is compared before and after; a console error, or a
 request that would leave the machine, fails. Skipped, with the reason, where Chromium or Playwright is absent.
@@ -8,104 +8,34 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from browsing import BACK, IN_A_BROWSER, MAPS, PICTURE, TEXT, Watched
 
 import gptoss_lab as lab
 from gptoss_lab import views
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra `test`)")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
-]
-SWITCHES = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--force-prefers-reduced-motion",
-]  # fmt: skip
-TEXT = "Once upon a time there was a king who would not sleep. Había una vez un rey que no dormía. "
+pytestmark = IN_A_BROWSER
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)> "
-MAPS = {"experts": ".gl-experts-map canvas.gl-heat", "attention": ".gl-attention-map"}
-BACK = {"experts": ["ArrowLeft", "ArrowLeft"], "attention": ["ArrowUp", "ArrowUp"]}  # two tokens back
-PICTURE = "canvas => canvas.toDataURL()"
-
-
-class Watched:
-    """A browser page and what went wrong in it: console errors, exceptions, requests to other machines."""
-
-    def __init__(self, page) -> None:  # type: ignore[no-untyped-def]
-        self.page, self.wrong = page, list[str]()
-        page.on("console", lambda m: self.wrong.append(f"console: {m.text}") if m.type == "error" else None)
-        page.on("pageerror", lambda error: self.wrong.append(f"exception: {error}"))
-        page.on("request", self.requested)
-
-    def requested(self, request) -> None:  # type: ignore[no-untyped-def]
-        """A request may go to this machine alone."""
-        address = urlsplit(request.url)
-        if address.scheme not in ("file", "data", "blob") and address.hostname not in (
-            "127.0.0.1",
-            "localhost",
-        ):
-            self.wrong.append(f"request: {request.url}")
-
-    def open(self, view: str) -> None:
-        """Go to a view's tab with arrow keys alone."""
-        self.page.locator(".gl-tab[aria-selected=true]").focus()
-        self.page.keyboard.press("Home")
-        for _ in range(10):
-            if self.page.locator(".gl-root").first.get_attribute("data-view") == view:
-                break
-            self.page.keyboard.press("ArrowRight")
-        self.page.wait_for_selector(f".gl-root[data-view={view}]")
-
-    def changes(self, selector: str, *keys: str) -> bool:
-        """Whether pressing these keys with `selector` in focus changes its picture."""
-        canvas = self.page.locator(selector).first
-        canvas.focus()
-        self.page.wait_for_timeout(60)
-        before = canvas.evaluate(PICTURE)
-        for key in keys:
-            self.page.keyboard.press(key)
-        self.page.wait_for_timeout(120)
-        return bool(canvas.evaluate(PICTURE) != before)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:  # type: ignore[type-arg]
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def model():  # type: ignore[no-untyped-def]
-    return lab.load("mini-oss")
-
-
-@pytest.fixture(scope="module")
-def file(model, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def file(mini_oss, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
     """A page over 128 tokens, whose text tries to break out of it."""
-    ids = model.tokenizer.encode_ordinary(HOSTILE + TEXT * 10)[:128]
-    trace = lab.watch(model, ids, keep=views.keep_for(model.config), last=1)
-    return views.export_html(trace, tmp_path_factory.mktemp("page") / "page.html", model=model)
+    ids = mini_oss.tokenizer.encode_ordinary(HOSTILE + TEXT * 10)[:128]
+    trace = lab.watch(mini_oss, ids, keep=views.keep_for(mini_oss.config), last=1)
+    return views.export_html(trace, tmp_path_factory.mktemp("page") / "page.html", model=mini_oss)
 
 
 @pytest.fixture(scope="module")
-def two_runs(model, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def two_runs(mini_oss, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
     """A page over a text before and after a change."""
     change = lab.Change(forbid=[5], heads_off=[(1, 2)], window=None)
-    found = views.compared(model, HOSTILE + TEXT, change)
+    ids = mini_oss.tokenizer.encode_ordinary(HOSTILE + TEXT * 10)[:128]
+    found = views.compared(mini_oss, ids, change)
     return views.export_html(found, tmp_path_factory.mktemp("two") / "page.html")
 
 
@@ -159,9 +89,9 @@ def test_text_is_text(page):
     assert shown.replace("·", " ").startswith("</script><script>document.title='broken'</script><img")
 
 
-def test_what_is_shown_is_what_the_trace_holds(page, model, file):
-    ids = model.tokenizer.encode_ordinary(HOSTILE + TEXT * 10)[:128]
-    trace = lab.watch(model, ids, keep=["blocks.1.attention.pattern", "blocks.1.experts.weight"])
+def test_what_is_shown_is_what_the_trace_holds(page, mini_oss, file):
+    ids = mini_oss.tokenizer.encode_ordinary(HOSTILE + TEXT * 10)[:128]
+    trace = lab.watch(mini_oss, ids, keep=["blocks.1.attention.pattern", "blocks.1.experts.weight"])
     page.page.evaluate("gptossLab.store.set({token: 40, layer: 1, head: 2})")
     page.open("attention")
     row = trace["blocks.1.attention.pattern"][0, 2, 40]
@@ -202,40 +132,56 @@ def test_nothing_moves_from_token_to_token(page):
         assert len(seen) == 1, view
 
 
-def test_from_key_to_changed_picture_takes_less_than_50_ms(page):
-    """At 128 tokens, median of 24 keys: from the key's event to the end of the last drawing that it causes.
+CLOCK = """() => {  // `drawn`: when the frame with the panel's last change, element or pixel, was painted
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => (window.drawn = performance.now());
+    const changed = () => port2.postMessage(0);  // a task of its own: it comes after the frame's painting
+    new MutationObserver(changed).observe(document.querySelector(".gl-panel"),
+        { subtree: true, childList: true, attributes: true, characterData: true });
+    for (const verb of ["drawImage", "fillRect", "stroke"]) {
+        const draw = CanvasRenderingContext2D.prototype[verb];
+        CanvasRenderingContext2D.prototype[verb] = function (...all) {
+            draw.apply(this, all);
+            changed();
+        };
+    }
+    addEventListener("keydown", (event) => (window.pressed = event.timeStamp), true);
+}"""
+
+
+@pytest.mark.parametrize("view", ["experts", "attention", "positions", "steps", "compare"])
+def test_from_key_to_changed_picture_takes_less_than_50_ms(browser, file, two_runs, view):
+    """At 128 tokens, median of 24 keys: from the key's event to the painted frame with the last change.
 
     That is asked of a machine with a processor to spare; of every machine, that the page computes for less
     than 50 ms a key, in processor time.
     """
-    page.page.evaluate("""() => {
-        const draw = CanvasRenderingContext2D.prototype.drawImage;
-        CanvasRenderingContext2D.prototype.drawImage = function (...all) {
-            draw.apply(this, all);
-            queueMicrotask(() => (window.drawn = performance.now()));
-        };
-        addEventListener("keydown", (event) => (window.pressed = event.timeStamp), true);
-    }""")
-    clock = page.page.context.browser.new_browser_cdp_session()
+    context = browser.new_context(viewport={"width": 1600, "height": 900})
+    watched = Watched(page := context.new_page())
+    page.goto((two_runs if view == "compare" else file).as_uri())
+    page.wait_for_selector("[role=tab]")
+    watched.open(view)
+    page.evaluate(CLOCK)
+    clock = browser.new_browser_cdp_session()
 
     def worked() -> float:
         found = clock.send("SystemInfo.getProcessInfo")["processInfo"]
         return 1000 * sum(process["cpuTime"] for process in found if process["type"] == "renderer")
 
-    for view, canvas in MAPS.items():
-        page.open(view)
-        page.page.locator(canvas).first.focus()
-        page.page.wait_for_timeout(300)
-        took, before = [], worked()
-        for _ in range(24):
-            page.page.keyboard.press(BACK[view][0])
-            page.page.wait_for_timeout(90)
-            took.append(page.page.evaluate("drawn - pressed"))
-        own = (worked() - before) / 24
-        print(f"{view}: median {statistics.median(took):.1f} ms, longest {max(took):.1f}, computed {own:.1f}")
-        assert own < 50, view
-        if os.getloadavg()[0] < 0.5 * (os.cpu_count() or 1):
-            assert statistics.median(took) < 50, (view, took)
+    page.locator(".gl-tab[aria-selected=true]").focus()
+    page.wait_for_timeout(300)
+    took, before = [], worked()
+    for _ in range(24):
+        page.keyboard.press(",")  # the token before
+        page.wait_for_timeout(90)
+        took.append(page.evaluate("drawn - pressed"))
+    own = (worked() - before) / 24
+    print(f"{view}: median {statistics.median(took):.1f} ms, longest {max(took):.1f}, computed {own:.1f}")
+    context.close()
+    assert watched.wrong == [] and min(took) > 0
+    assert own < 50, view
+    if os.getloadavg()[0] < 0.5 * (os.cpu_count() or 1):
+        assert statistics.median(took) < 50, (view, took)
 
 
 def test_two_runs_stand_side_by_side_and_follow_one_selection(browser, two_runs):
@@ -273,121 +219,3 @@ def test_two_runs_stand_side_by_side_and_follow_one_selection(browser, two_runs)
     assert page.locator(".gl-compare-row").count() == 9
     context.close()
     assert watched.wrong == []
-
-
-@pytest.fixture(scope="module")
-def jupyter(tmp_path_factory) -> Iterator[str]:  # type: ignore[no-untyped-def]
-    """A JupyterLab of our own with one notebook; its address."""
-    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed (extra `notebooks`)")
-    room = tmp_path_factory.mktemp("lab")
-    settings = room / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    quiet = {"fetchNews": "false", "checkForUpdates": False}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet), "utf-8")
-    source = "import gptoss_lab as lab\nfrom gptoss_lab import views\n"
-    source += f"views.explore(lab.load('mini-oss'), {TEXT!r})"
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    cell = {
-        "cell_type": "code",
-        "id": "a",
-        "metadata": {},
-        "execution_count": None,
-        "outputs": [],
-        "source": source,
-    }
-    notebook = {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
-    (room / "explore.ipynb").write_text(json.dumps(notebook), "utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    about = {
-        "JUPYTERLAB_SETTINGS_DIR": str(room / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(room / "workspaces"),
-        "JUPYTER_RUNTIME_DIR": str(room / "runtime"),
-        "JUPYTER_CONFIG_DIR": str(room / "config"),
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-    }  # fmt: skip
-    command = [
-        sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}",
-        "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True",
-        f"--ServerApp.root_dir={room}",
-    ]  # fmt: skip
-    with (room / "log").open("w") as log:
-        server = subprocess.Popen(command, env={**os.environ, **about}, stdout=log, stderr=log)
-        try:
-            wait_for(port, server, room / "log")
-            yield f"http://127.0.0.1:{port}/lab/tree/explore.ipynb"
-        finally:
-            server.terminate()
-            server.wait(20)
-
-
-def wait_for(port: int, server: subprocess.Popen, log: Path) -> None:  # type: ignore[type-arg]
-    """Return when the server listens; fail with its log when it ends instead."""
-    for _ in range(900):
-        if server.poll() is not None:
-            pytest.fail(f"JupyterLab ended:\n{log.read_text()[-2000:]}")
-        with socket.socket() as knock:
-            if knock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    pytest.fail(f"JupyterLab does not listen after three minutes:\n{log.read_text()[-2000:]}")
-
-
-@pytest.mark.timeout(1500)  # on a busy machine JupyterLab alone takes minutes to start
-def test_the_widget_runs_a_prompt_in_jupyterlab(browser, jupyter):
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
-    watched = Watched(page := context.new_page())
-    page.goto(jupyter, timeout=300_000)
-    page.locator("#jp-main-statusbar", has_text="Idle").wait_for(timeout=300_000)
-    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
-    failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
-    page.locator(".gl-root [role=tab]").first.or_(failed).first.wait_for(timeout=300_000)
-    assert failed.count() == 0, failed.first.inner_text()
-    watched.wrong.clear()  # what JupyterLab itself says while it starts is not ours
-    for view, canvas in MAPS.items():
-        watched.open(view)
-        assert watched.changes(canvas, *BACK[view]), view
-    for view in ("positions", "steps"):
-        watched.open(view)
-        assert page.locator(".gl-panel svg, .gl-panel canvas").count() > 0, view
-    box = page.locator(".gl-prompt textarea")
-    box.fill("def king(crown): return crown + 1")
-    box.press("Enter")
-    page.locator(".gl-word", has_text="tokens in").wait_for(timeout=120_000)
-    shown = page.locator(".gl-strip").first.inner_text().replace("\n", "").replace("·", " ")
-    assert shown == "def king(crown): return crown + 1"
-    print(page.locator(".gl-word").inner_text())
-    box.fill("")
-    box.press("Enter")
-    page.locator(".gl-word.gl-bad", has_text="the prompt is empty").wait_for(timeout=120_000)
-    watched.open("compare")
-    chips = page.locator(".gl-compare-chip")
-    head = "switch off head 0 of layer 0", "head 0 of layer 0 off"
-    for name, told in (("forbid 0", "expert 0 forbidden"), head):
-        page.get_by_role("button", name=name, exact=True).focus()
-        page.keyboard.press("Enter")
-        chips.filter(has_text=told).wait_for(timeout=120_000)
-    page.locator(".gl-compare-status", has_text="tokens; predictions moved by").wait_for()
-    print(page.locator(".gl-compare-status").inner_text())
-    pair = page.locator(".gl-compare-side canvas.gl-heat[role=application]")
-    assert pair.count() == 2 and pair.first.evaluate(PICTURE) != pair.last.evaluate(PICTURE)
-    for name in ("forbid 1", "forbid 2", "forbid 3", "forbid 4", "forbid 5", "forbid 6"):
-        page.locator(".gl-bar select").last.select_option(name[-1])
-        page.get_by_role("button", name=name, exact=True).click()
-        page.wait_for_timeout(50)
-    page.locator(".gl-compare-status.gl-bad", has_text="are needed for a token").wait_for(timeout=120_000)
-    page.get_by_role("button", name="Undo all").click()
-    page.locator(".gl-compare .gl-absent", has_text="Nothing is changed yet").wait_for(timeout=120_000)
-    page.get_by_role("button", name="Guided tour").click()
-    for _ in range(4):
-        page.get_by_role("button", name="Next →").click()
-    page.locator(".gl-tour-fields input").nth(0).fill("1")
-    page.locator(".gl-tour-fields input").nth(1).fill("1")
-    page.get_by_role("button", name="Show me").click()
-    answer = page.locator(".gl-tour-answer", has_text="tokens get another likeliest next token")
-    answer.wait_for(timeout=120_000)
-    assert page.locator(".gl-compare-chip", has_text="forbidden").count() == 1
-    assert watched.wrong == []
-    context.close()

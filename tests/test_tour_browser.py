@@ -12,8 +12,8 @@ import re
 
 import pytest
 import torch
+from browsing import IN_A_BROWSER, Watched
 from live_page import open_live
-from test_browser import CHROMIUM, Watched, browser, model  # noqa: F401
 from toys import FAMILIES, random_model, random_tokens
 
 import gptoss_lab as lab
@@ -23,10 +23,7 @@ from gptoss_lab.views import payload
 from gptoss_lab.views.beside import packed_beside
 from gptoss_lab.views.tour import PARTS, TEXT
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 FORBIDDEN = 5
 MOUNT = """
 const read = (name) => new Data(JSON.parse(document.getElementById(name).textContent),
@@ -48,25 +45,25 @@ ENVS = {
 
 
 @pytest.fixture(scope="module")
-def found(model):  # type: ignore[no-untyped-def]  # noqa: F811
+def found(mini_oss):  # type: ignore[no-untyped-def]
     """The tour's text before and after an expert is forbidden."""
-    return views.compared(model, TEXT, lab.Change(forbid=[FORBIDDEN]))
+    return views.compared(mini_oss, TEXT, lab.Change(forbid=[FORBIDDEN]))
 
 
 @pytest.fixture(scope="module")
-def runs(model):  # type: ignore[no-untyped-def]  # noqa: F811
+def runs(mini_oss):  # type: ignore[no-untyped-def]
     """The same two runs as traces that hold all logits, by edits of the test's own."""
 
     def forbid(logits, here):  # type: ignore[no-untyped-def]
         logits[..., FORBIDDEN] = float("-inf")
         return logits
 
-    keep = [*views.keep_for(model.config), "logits"]
-    return [lab.watch(model, TEXT, keep, edit) for edit in ({}, {"blocks.*.experts.logits": forbid})]
+    keep = [*views.keep_for(mini_oss.config), "logits"]
+    return [lab.watch(mini_oss, TEXT, keep, edit) for edit in ({}, {"blocks.*.experts.logits": forbid})]
 
 
 @pytest.fixture
-def opened(browser, found, tmp_path, request):  # type: ignore[no-untyped-def]  # noqa: F811
+def opened(browser, found, tmp_path, request):  # type: ignore[no-untyped-def]
     """A page whose second run is there (recorded), comes when asked for (live), or is missing (alone)."""
     blocks = []
     packed = payload.packed_views(found.before, found.model), packed_beside(found)
@@ -153,7 +150,7 @@ def percent(share: float) -> str:
 
 
 @pytest.mark.parametrize("opened", ["live"], indirect=True)
-def test_five_questions_are_answered_by_keyboard_from_the_traces_own_numbers(opened, model, runs):  # noqa: F811
+def test_five_questions_are_answered_by_keyboard_from_the_traces_own_numbers(opened, mini_oss, runs):
     before, after = runs
     tour = Tour(opened)
     tour.open()
@@ -161,7 +158,7 @@ def test_five_questions_are_answered_by_keyboard_from_the_traces_own_numbers(ope
     # 1: Spanish, recomputed from the trace with the parts as they were written
     assert tour.question() == ("Question 1 of 5", "Which experts fire on Spanish?")
     assert tour.view() == "experts"
-    size = [len(model.tokenizer.encode_ordinary(text)) for text in PARTS.values()]
+    size = [len(mini_oss.tokenizer.encode_ordinary(text)) for text in PARTS.values()]
     assert sum(size) == len(before.labels)
     asked = tour.page.locator(".gl-tour-ask").inner_text()
     assert f"tokens {size[0]} to {size[0] + size[1] - 1}, “Había una vez un … " in asked
@@ -199,7 +196,7 @@ def test_five_questions_are_answered_by_keyboard_from_the_traces_own_numbers(ope
     tour.next()
     assert tour.question() == ("Question 3 of 5", "How far does a window layer see?")
     last = len(before.labels) - 1
-    assert (tour.state()["token"], model.config.windows[tour.state()["layer"]]) == (last, 32)
+    assert (tour.state()["token"], mini_oss.config.windows[tour.state()["layer"]]) == (last, 32)
     tour.predict(tokens_that_it_sees_before_itself="32")
     said = tour.answer()
     assert said.startswith("One less, 31") and f"sees back to token {last - 31} " in said
@@ -319,7 +316,7 @@ def test_the_strip_covers_nothing_and_keeps_its_height(opened):
     ("gpt2", 1, ["has no experts", "none has a window", "has no sinks"]),
     ("qwen3-moe", 3, ["none has a window", "has no sinks"]),
 ])  # fmt: skip
-def test_other_families_are_asked_what_they_can_answer(browser, tmp_path, family, count, left):  # noqa: F811
+def test_other_families_are_asked_what_they_can_answer(browser, tmp_path, family, count, left):
     small = random_model(FAMILIES[family]())
     tokens = random_tokens(small.config, batch=1, count=12)
     trace = lab.watch(small, tokens, keep=views.keep_for(small.config))
@@ -342,10 +339,10 @@ def test_other_families_are_asked_what_they_can_answer(browser, tmp_path, family
     assert watched.wrong == []
 
 
-def test_the_widget_offers_the_tours_text_and_runs_it(browser, model):  # noqa: F811
+def test_the_widget_offers_the_tours_text_and_runs_it(browser, mini_oss):
     """A real explorer's handlers: the button runs the model, then the first question can be answered."""
     watched = Watched(browser.new_context(viewport={"width": 1440, "height": 900}).new_page())
-    open_live(watched.page, model, "The king said to the people")
+    open_live(watched.page, mini_oss, "The king said to the people")
     tour = Tour(watched)
     tour.open()
     assert "plainly Spanish" in tour.page.locator(".gl-tour-ask").inner_text()
