@@ -466,3 +466,17 @@ def test_ideas_have_colours_that_differ_in_grey_where_they_meet():
 def test_what_does_not_fit_is_refused_with_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_source_line_keeps_clear_of_a_figure_that_lays_itself_out():
+    still = figures.Still(figsize=(6, 3), layout="constrained")
+    axes = still.subplots(1, 2)
+    for ax in axes:
+        ax.set_xticks([0, 1], ["a long name", "another"], rotation=45, ha="right")
+        ax.set_xlabel("what stands across")
+    figures.write_source(still, "made up for this test")
+    still.draw_without_rendering()
+    (line,) = still.findobj(lambda t: isinstance(t, Text) and t.get_text().startswith("made up"))
+    line = line.get_window_extent()
+    assert line.y0 >= 0
+    assert all(line.y1 <= ax.get_tightbbox(still.canvas.get_renderer()).y0 for ax in axes)

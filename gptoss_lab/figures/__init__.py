@@ -10,7 +10,7 @@ bars. `describe_…` says in words what the picture of the same name shows.
 from .attention import attention, attention_pair, describe_attention
 from .experts import describe_router, router, router_layers
 from .positions import describe_rope, rope, rope_score, score_by_distance, wavelengths
-from .style import COLOUR, Still
+from .style import COLOUR, Still, write_source
 from .tokens import describe_next_tokens, next_tokens
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "router_layers",
     "score_by_distance",
     "wavelengths",
+    "write_source",
 ]

@@ -106,6 +106,8 @@ def router(
     names = written(labels, len(cells))
     made, ax = begin(ax, height=float(np.clip(3.6 + 0.3 * len(cells), 4.6, 7.2)))
     image = heat(ax, cells, Normalize(0.0, float(cells.max()) or 1.0))
+    if 1 < len(cells) <= 64:  # neighbours of one weight would run together
+        ax.hlines(np.arange(1, len(cells)) - 0.5, -0.5, n_experts - 0.5, colors="white", linewidth=0.8)
     name_ticks(ax.yaxis, names, "token")
     name_ticks(ax.xaxis, [str(e) for e in range(n_experts)], "expert\nhatched: not chosen", upright=True)
     scale(image, ax, "routing weight")
@@ -173,8 +175,9 @@ def router_layers(
         most = f": expert {carried.argmax()} takes {percent(carried.max())}" if columns <= 4 else ""
         panel.set_title(f"layer {numbers[i]}{most}", fontsize=SMALL)
     for panel in grid[:, 0]:
-        name_ticks(panel.yaxis, names, "")
-        panel.set_ylabel("token", fontsize=TEXT)
+        name_ticks(panel.yaxis, names, "token" if rows <= 2 else "")  # room to say how many are named
+        if rows > 2:
+            panel.set_ylabel("token", fontsize=TEXT)
     for i in range(columns):  # the lowest panel of each column names the experts
         lowest = grid[(len(cells) - 1 - i) // columns, i]
         name_ticks(lowest.xaxis, [str(e) for e in range(n_experts)], "", upright=True)

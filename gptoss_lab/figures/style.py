@@ -270,10 +270,14 @@ def _lay_out(made: Still, panels: np.ndarray, right: float) -> None:
 
 
 def write_source(figure: Any, source: str) -> None:
-    """Where the numbers come from, in one muted line (or a few) at the bottom left of a figure."""
+    """Where the numbers come from, in one muted line (or a few) at the bottom left of a figure.
+
+    A figure with a layout of its own, as `Still(layout="constrained")`, makes room for it.
+    """
     if source:
         line = " ".join(printable(word, 60) for word in source.split())
-        line = figure.supxlabel(line, x=0.01, y=0.012, ha="left", va="bottom", fontsize=SMALL, wrap=True)
+        place = {"y": 0.012, "va": "bottom"} if figure.get_layout_engine() is None else {}
+        line = figure.supxlabel(line, x=0.01, ha="left", fontsize=SMALL, wrap=True, **place)
         line.set_color(COLOUR["muted"])
 
 

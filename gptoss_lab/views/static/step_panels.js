@@ -39,7 +39,7 @@ export function panelAttention(data, pick) {
         rows: heads, cols: data.tokens, value: (h, s) => own[h][s], masked: (h, s) => pattern.masked(h, token, s),
         scale: { lo: 0, hi: 1, gamma: 0.5, unit: "share" }, selected: { row: head },
         describe: (h, s, v) => `head ${h} (key/value head ${Math.floor((h * groups) / heads)}) looks at ${s} ` +
-          `${data.labels[s]}: ${v === null ? "may not be seen" : percent(v)}`,
+          `“${data.labels[s]}”: ${v === null ? "may not be seen" : percent(v)}`,
       };
       if (!map) map = heatmap(canvas,
         { ...changes, name: "attention from the chosen token, a row a head", pick, readout, zoomable: false,
