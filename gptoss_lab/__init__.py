@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .config import NAMED, Config
     from .generation import Run, Token, generate
     from .model import Transformer
+    from .study.compare import Comparison, compare
+    from .study.edits import Change
     from .trace import Trace, open_trace, watch
     from .views import explore, export_html
     from .weights import load
@@ -37,6 +39,9 @@ HOMES = {
     "Config": "config",
     "NAMED": "config",
     "Transformer": "model",
+    "Change": "study.edits",
+    "Comparison": "study.compare",
+    "compare": "study.compare",
     "points": "points",
     "figures": "figures",
     "text": "text",
@@ -47,8 +52,8 @@ HOMES = {
 }
 
 __all__ = [
-    "NAMED", "Config", "Run", "Token", "Trace", "Transformer", "cost", "explore", "export_html", "figures",
-    "generate", "load", "open_trace", "points", "text", "views", "watch",
+    "NAMED", "Change", "Comparison", "Config", "Run", "Token", "Trace", "Transformer", "compare", "cost",
+    "explore", "export_html", "figures", "generate", "load", "open_trace", "points", "text", "views", "watch",
 ]
 
 

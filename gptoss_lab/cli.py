@@ -7,6 +7,7 @@ with 130.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shutil
 import sys
@@ -18,6 +19,7 @@ from . import __version__
 
 if TYPE_CHECKING:
     from .config import Config
+    from .study.edits import Change
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_model(explore)
     explore.add_argument("--out", type=Path, default=Path("explorer.html"), metavar="FILE")
+    add_change(explore)
     explore.set_defaults(run=run_explore)
 
     points = commands.add_parser("points", help="list the points of a model")
@@ -125,6 +128,46 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_change(command: argparse.ArgumentParser) -> None:
+    """The options that put a second run beside the first."""
+    change = command.add_argument_group("a second run beside the first: the same text, after a change")
+    for option, what in (
+        ("--forbid-expert", "an expert that never answers"),
+        ("--force-expert", "an expert that always answers"),
+        ("--head-off", "a head whose answer is zero"),
+    ):
+        change.add_argument(
+            option, action="append", default=[], type=place, metavar="[LAYER:]N",
+            help=f"{what}, in one layer or in all (repeatable)",
+        )  # fmt: skip
+    change.add_argument("--no-sinks", action="store_true", help="sinks take nothing")
+    change.add_argument("--window", metavar="N|none", help="keys that a query of a windowed layer sees")
+    change.add_argument("--experts-per-token", type=int, metavar="K", help="how many answer for a token")
+    change.add_argument("--beside", metavar="NAME|FOLDER", help="another model, with the same tokenizer")
+
+
+def place(said: str) -> tuple[int | None, int]:
+    """An expert or a head, as 5 (in every layer) or 3:5 (in layer 3)."""
+    layer, colon, number = said.rpartition(":")
+    try:
+        return (int(layer) if colon else None), int(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{said!r}; expected a number, or LAYER:NUMBER as in 3:5") from None
+
+
+def change_of(args: argparse.Namespace) -> Change:
+    """The change that the options of `add_change` describe."""
+    from .study.edits import SAME, Change
+
+    window = args.window or SAME
+    if window not in (SAME, "none") and not window.isdigit():
+        raise ValueError(f"--window {window}; expected a number of keys, or none")
+    return Change(
+        args.forbid_expert, args.force_expert, args.head_off, args.no_sinks,
+        int(window) if window.isdigit() else None if window == "none" else window, args.experts_per_token,
+    )  # fmt: skip
+
+
 def read_prompt(given: str) -> str:
     """The prompt, or standard input for '-'."""
     text = sys.stdin.read() if given == "-" else given
@@ -154,9 +197,9 @@ def run_generate(args: argparse.Namespace) -> int:
         tokens = [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in run.tokens]
         about = {"model": args.model, "prompt": prompt, "seed": args.seed, "temperature": args.temperature}
         finish = run.finish if status == 0 else "interrupted"
-        print(
-            json.dumps({**about, "text": run.so_far, "finish": finish, "tokens": tokens}, ensure_ascii=False)
-        )
+        said = {**about, "text": run.so_far, "finish": finish, "tokens": tokens}
+        plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+        print(json.dumps(said, ensure_ascii=plain))
     else:
         print()
     return status
@@ -201,9 +244,15 @@ def run_explore(args: argparse.Namespace) -> int:
     from .views.tour import TEXT
     from .weights import load
 
-    model = load(args.model)
-    trace = watch(model, TEXT if prompt is None else prompt, keep=views.keep_for(model.config), last=1)
-    path = views.export_html(trace, args.out, model=model)
+    model, change = load(args.model), change_of(args)
+    prompt = TEXT if prompt is None else prompt
+    if change or args.beside:
+        found = views.compared(model, prompt, change, load(args.beside) if args.beside else None)
+        print(f"before: {found.texts[0]!r}\nafter ({found.words}): {found.texts[1]!r}")
+        path = views.export_html(found, args.out)
+    else:
+        trace = watch(model, prompt, keep=views.keep_for(model.config), last=1)
+        path = views.export_html(trace, args.out, model=model)
     print(f"{path}: {human(path.stat().st_size)}; open it in a browser")
     return 0
 
@@ -280,6 +329,9 @@ def config_named(name: str) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # what a terminal has no character for comes as \u23ce
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
         return int(args.run(args))

@@ -107,7 +107,22 @@ class Config:
             "context",
         ):
             size = getattr(self, field)
-            require(isinstance(size, int) and size > 0, f"{field}={size!r}; expected a positive whole number")
+            require(is_whole(size) and size > 0, f"{field}={size!r}; expected a positive whole number")
+        for field in ("experts_per_token", "n_experts", "window", "vocab_used"):
+            size = getattr(self, field)
+            unsaid = size is None and field != "experts_per_token"
+            require(unsaid or is_whole(size), f"{field}={size!r}; expected a whole number")
+        for field in ("norm_eps", "rope_theta", "dropout"):
+            require(isinstance(getattr(self, field), int | float), f"{field}={getattr(self, field)!r}; "
+                    "expected a number")  # fmt: skip
+        require(
+            isinstance(self.stop_ids, tuple) and all(is_whole(one) for one in self.stop_ids),
+            f"stop_ids={self.stop_ids!r}; expected whole numbers in a tuple",
+        )
+        require(
+            1 < self.rope_theta < math.inf,
+            f"rope_theta={self.rope_theta}; expected above 1: RoPE's pairs turn ever slower",
+        )
         require(
             self.n_heads % self.n_kv_heads == 0,
             f"n_heads={self.n_heads} is no multiple of n_kv_heads={self.n_kv_heads}; heads share evenly",
@@ -116,6 +131,7 @@ class Config:
             self.positions == "learned" or self.d_head % 2 == 0,
             f"d_head={self.d_head} is odd; RoPE turns channels in pairs",
         )
+        require(self.yarn is None or isinstance(self.yarn, Yarn), f"yarn={self.yarn!r}; expected Yarn(...)")
         require(self.yarn is None or self.positions == "rope", "yarn stretches RoPE, but positions='learned'")
         require(
             self.window is None or self.window > 0,
@@ -125,7 +141,7 @@ class Config:
         require(
             named
             or isinstance(self.windowed_layers, tuple)
-            and all(0 <= n < self.n_layers for n in self.windowed_layers),
+            and all(is_whole(n) and 0 <= n < self.n_layers for n in self.windowed_layers),
             f"windowed_layers={self.windowed_layers!r}; expected even, odd, all or layers in a tuple",
         )
         if self.n_experts is not None:
@@ -173,6 +189,11 @@ class Config:
         for field in changes:
             require(field in known, f"no config field {field!r}; the fields are {', '.join(known)}")
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def is_whole(value: object) -> bool:
+    """Whether this is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def require(true: bool, message: str) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,14 +129,15 @@ def generate(
     of range.
     """
     ids = as_tokens(model, prompt)
-    require_range(ids, max_tokens, temperature, top_k, top_p)
+    require_range(ids, max_tokens, temperature, top_k, top_p, seed)
     total = ids.shape[1] + max_tokens
     if total > model.config.context:
         raise ValueError(
             f"{ids.shape[1]} tokens of prompt and {max_tokens} to come exceed the context of "
             f"{model.config.context} tokens of {model.config.name}: shorten the prompt or max_tokens"
         )
-    stops = [stop] if isinstance(stop, str | int) else list(stop)
+    several = isinstance(stop, Iterable) and not isinstance(stop, str | bytes)
+    stops: list[Any] = [*stop] if several else [stop]  # type: ignore[misc]
     if any(not isinstance(s, str | int) or s == "" for s in stops):
         raise ValueError(f"stop={stops!r}; expected texts (not empty) and ids")
     recording = None
@@ -154,11 +157,19 @@ def generate(
 
 
 def require_range(
-    ids: Tensor, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None
+    ids: Tensor, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int
 ) -> None:
     """ValueError that names the argument that is out of range."""
     if ids.shape[0] != 1:
         raise ValueError(f"{ids.shape[0]} prompts; generate continues one at a time")
+    for name, value in {"max_tokens": max_tokens, "top_k": top_k, "seed": seed}.items():
+        if not isinstance(value, Integral) and (name, value) != ("top_k", None):
+            raise ValueError(f"{name}={value!r}; expected a whole number")
+    for name, number in {"temperature": temperature, "top_p": top_p}.items():
+        if not isinstance(number, Real) and (name, number) != ("top_p", None):
+            raise ValueError(f"{name}={number!r}; expected a number")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed={seed}; expected a whole number from -2^63 to 2^64 - 1")
     if max_tokens < 1:
         raise ValueError(f"max_tokens={max_tokens}; expected at least 1")
     if not 0 <= temperature < float("inf"):
@@ -224,7 +235,7 @@ def sample(
 
 
 def usable(row: Tensor, vocab_used: int | None) -> Tensor:
-    """Logits V on the CPU, -inf where the id stands for nothing; ValueError where they are NaN."""
+    """Logits V on the CPU, -inf where the id stands for nothing; ValueError where nothing can be drawn."""
     row = row.float().cpu().clone()  # the model's own may be kept in a trace
     if row.isnan().any():
         raise ValueError(
@@ -232,6 +243,11 @@ def usable(row: Tensor, vocab_used: int | None) -> Tensor:
         )
     if vocab_used is not None:
         row[vocab_used:] = float("-inf")
+    if not row.max().isfinite():
+        raise ValueError(
+            f"the largest logit is {float(row.max())}, from which no probabilities follow: an edit, or the "
+            "weights, put infinity there. To force a token, lower the logits of all others"
+        )
     return row
 
 
@@ -241,7 +257,8 @@ def pick(
     """One id from logits V. Temperature first, then top-k, then top-p of what is left."""
     if temperature == 0:
         return int(row.argmax())
-    scaled, order = (row.float() / temperature).sort(descending=True, stable=True)
+    below = (row - row.max()).double() / temperature  # 0 for the likeliest, however small the temperature
+    scaled, order = below.float().sort(descending=True, stable=True)
     if top_k is not None:
         scaled = scaled[:top_k]
     share = scaled.softmax(-1)
@@ -275,12 +292,13 @@ class Recording:
         prompt = self.ids.shape[1]
         chunks = -(-prompt // CHUNK)
         total = min(passes * CHUNK, prompt) + max(passes - chunks, 0)
+        sizes = [min(CHUNK, prompt - n * CHUNK) if n < chunks else 1 for n in range(passes)]
         run = torch.cat((self.ids, self.ids.new_tensor([generated])), dim=1)[:, :total]
         values = {name: self.joined(name, passes, total) for name in self.kept} if passes else {}
         return Trace(
             run,
             label(self.model, run[0].tolist()),
-            source_of(self.model, self.edit, self.kept, prompt),
+            source_of(self.model, self.edit, self.kept, sizes),
             values,
         )
 

@@ -157,7 +157,8 @@ def match(patterns: str | Iterable[str], config: Config) -> list[str]:
     """
     available = names(config)
     picked: set[str] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
+    for pattern in patterns if several else [patterns]:
         if not isinstance(pattern, str):
             raise ValueError(
                 f"{pattern!r} is no name of a point; expected text such as 'blocks.*.experts.choice'"

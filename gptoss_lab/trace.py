@@ -36,9 +36,9 @@ LIMIT = 2_000_000_000
 class Trace:
     """What one run showed. `trace[name]` has the catalogue's axes, keys in the order of positions.
 
-    tokens: B T; labels: one printable text a token (of the first row where B > 1); source: model, weights,
-    dtype, edits, forms, text. `trace.axes(name)` tells the letters; `"name" in trace` and iteration go over
-    the names kept.
+    tokens: B T; labels: one printable text a token (of the first row where B > 1); source: model, config,
+    weights, dtype, products, changes, edits, forms. `trace.axes(name)` tells the letters; `"name" in trace`
+    and iteration go over the names kept.
     """
 
     tokens: Tensor
@@ -108,7 +108,8 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
     """Open a file that `Trace.save` wrote; ValueError says what is wrong with one that it did not write."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no trace at {str(path)!r}: there is no such file")
+        there = "that is a folder" if path.is_dir() else "there is no such file"
+        raise ValueError(f"no trace at {str(path)!r}: {there}")
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
@@ -117,13 +118,34 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
                     f"{str(path)!r} is a safetensors file, but no trace: format {about.get('format')!r}, "
                     f"expected {FORMAT!r}"
                 )
-            order = json.loads(about["order"])
+            order, labels, source = (json.loads(about[key]) for key in ("order", "labels", "source"))
             values = {name: file.get_tensor(f"point:{name}") for name in order}
-            return Trace(
-                file.get_tensor("tokens"), json.loads(about["labels"]), json.loads(about["source"]), values
-            )
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            trace = Trace(file.get_tensor("tokens"), labels, source, values)
+    except (SafetensorError, KeyError, TypeError, RecursionError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a trace: {error}") from error
+    if odd := unlike_ours(trace):
+        raise ValueError(f"{str(path)!r} is no trace: its {odd} are not as Trace.save writes them")
+    return trace
+
+
+SOURCE = {"model": str, "config": dict, "weights": str, "dtype": str, "products": str, "changes": dict,
+          "edits": list, "forms": list}  # fmt: skip
+
+
+def unlike_ours(trace: Trace) -> str | None:
+    """What in an opened file is of another kind than `Trace.save` writes, or does not fit the rest."""
+    tokens, labels, source = trace.tokens, trace.labels, trace.source
+    if tokens.ndim != 2 or tokens.dtype != torch.int64:
+        return "tokens"
+    if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
+        return "labels"
+    if len(labels) != tokens.shape[1]:
+        return "labels"
+    if not isinstance(source, dict) or not all(isinstance(source.get(k), kind) for k, kind in SOURCE.items()):
+        return "facts about the source"
+    axes = {point.name: len(point.axes.split()) for point in points.CATALOGUE}
+    right = (axes.get(points.general(name)) == value.ndim for name, value in trace.values.items())
+    return None if all(right) else "points"
 
 
 def watch(
@@ -139,9 +161,12 @@ def watch(
 
     edit: {glob: f(value, here)}; `last`: logits of the last few positions alone; limit: the most bytes a
     trace may take, computed from the axes before anything runs. ValueError: unknown or missing names (with
-    the reason), too much asked.
+    the reason), too much asked, a text longer than the context.
     """
     ids = as_tokens(model, prompt)
+    refuse_too_long(model, ids.shape[1])
+    if last is not None and last < 0:
+        raise ValueError(f"last={last}; expected how many of the last positions, or None for all")
     kept = points.match(keep, model.config)
     B, T = ids.shape
     refuse_too_much(points.trace_bytes(kept, model.config, B, T, T, last), limit, f"{B} × {T} tokens")
@@ -149,7 +174,7 @@ def watch(
     with torch.no_grad(), force_eager():
         model(ids, last=last, tap=recorder)
     values = {name: recorder.kept[name] for name in kept}
-    return Trace(ids, label(model, ids[0].tolist()), source_of(model, edit, kept, B * T), values)
+    return Trace(ids, label(model, ids[0].tolist()), source_of(model, edit, kept, [B * T]), values)
 
 
 def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tensor:
@@ -161,13 +186,32 @@ def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tenso
             raise ValueError(f"{model.config.name} has no tokenizer here: give ids, as in [5, 17, 3]")
         ids = torch.tensor(text.encode(prompt, model.tokenizer), dtype=torch.int64)
     else:
-        ids = torch.as_tensor(prompt if isinstance(prompt, Tensor) else list(prompt))
+        try:
+            if isinstance(prompt, bytes):
+                raise TypeError
+            ids = torch.as_tensor(prompt if isinstance(prompt, Tensor) else list(prompt))
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(prompt).__name__
+            raise ValueError(
+                f"a prompt of kind {kind} that is no T or B T ids; expected a text, or ids as in [5, 17, 3]"
+            ) from None
     if ids.numel() == 0:
         raise ValueError("the prompt is empty: give at least one token")
     if ids.is_floating_point() or ids.ndim not in (1, 2):
         raise ValueError(f"ids are {tuple(ids.shape)} {ids.dtype}; expected T or B T whole numbers")
     device = model.token_embedding.device
     return ids.to(torch.int64).to(device).reshape(-1, ids.shape[-1])
+
+
+def refuse_too_long(model: Transformer, tokens: int) -> None:
+    """ValueError where a text has more tokens than the model's context."""
+    config = model.config
+    if tokens > config.context:
+        wider = f", or ask model.with_config(context={tokens})" if config.positions == "rope" else ""
+        raise ValueError(
+            f"{tokens} tokens exceed the context of {config.context} tokens of {config.name}: shorten the "
+            f"text{wider}"
+        )
 
 
 def label(model: Transformer, ids: list[int]) -> list[str]:
@@ -195,6 +239,8 @@ def refuse_too_much(sizes: dict[str, int], limit: int, run: str) -> None:
 
 def edits_by_name(edit: Mapping[str, Edit] | None, config: Config) -> dict[str, list[Edit]]:
     """Edits by full name; ValueError for a glob that names no point, or one that nothing consumes."""
+    if edit is not None and not isinstance(edit, Mapping):
+        raise ValueError(f"edit is {type(edit).__name__}; expected {{glob: function}}, as {{'logits': f}}")
     edits: dict[str, list[Edit]] = {}
     for pattern, function in (edit or {}).items():
         if not callable(function):
@@ -213,13 +259,14 @@ def edits_by_name(edit: Mapping[str, Edit] | None, config: Config) -> dict[str, 
 
 
 def source_of(
-    model: Transformer, edit: Mapping[str, Edit] | None, kept: Iterable[str], tokens: int
+    model: Transformer, edit: Mapping[str, Edit] | None, kept: Iterable[str], passes: Iterable[int]
 ) -> dict[str, Any]:
     """Where a trace comes from: model, weights, dtype, config changes, edits, and the form that each layer
-    ran.
+    ran. passes: how many tokens each forward pass took.
     """
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
     packed = ["mxfp4"] if any(name.endswith("blocks") for name, _ in model.named_buffers()) else []
+    wanted, sizes = {*kept, *edits_by_name(edit, model.config)}, list(passes)
     return {
         "model": model.config.name,
         "config": json.loads(json.dumps(asdict(model.config))),  # as a file gives it back
@@ -228,16 +275,19 @@ def source_of(
         "products": str(model.unembed.compute).removeprefix("torch."),
         "changes": {field: repr(value) for field, value in model.changes.items()},
         "edits": sorted(edit or {}),
-        "forms": [form(block, n, set(kept), tokens) for n, block in enumerate(model.blocks)],
+        "forms": [form(block, n, wanted, sizes) for n, block in enumerate(model.blocks)],
     }
 
 
-def form(block: Any, layer: int, kept: set[str], tokens: int) -> str:
-    """The form that a layer ran: explicit or fused attention, gathered or walked experts; all of it exact."""
-    pattern_kept = kept & {f"blocks.{layer}.attention.{name}" for name in ("scores", "pattern", "sink")}
-    attention = "explicit" if block.attention.attend is attend or pattern_kept else "fused"
+def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:
+    """The forms that a layer ran: explicit or fused attention, gathered or walked experts; all of it exact.
+
+    wanted: the names kept or edited; passes: how many tokens each forward pass took.
+    """
+    pattern = wanted & {f"blocks.{layer}.attention.{name}" for name in ("scores", "pattern", "sink")}
+    attention = "explicit" if block.attention.attend is attend or pattern else "fused"
     experts = getattr(block, "experts", None)
-    feed = (
-        "dense MLP" if experts is None else "gathered experts" if tokens <= experts.few else "walked experts"
-    )
-    return f"{attention} attention, {feed}, exact"
+    if experts is None:
+        return f"{attention} attention, dense MLP, exact"
+    ran = dict.fromkeys("gathered" if tokens <= experts.few else "walked" for tokens in passes)
+    return f"{attention} attention, {' then '.join(ran)} experts, exact"

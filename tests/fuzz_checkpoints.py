@@ -3,8 +3,8 @@
 
 Each case (see `hostile`) must load, or raise one `CheckpointError` with a message of readable length that
 names the folder; quickly; without running, importing or writing anything, and without opening anything
-outside its folder. What loads must be files that the format's own library accepts too. `--stratum headers
---first 1234 --count 1` repeats one case.
+outside its folder. What loads must be files that the format's own library accepts too, and give finite
+weights alone. `--stratum headers --first 1234 --count 1` repeats one case.
 """
 
 from __future__ import annotations
@@ -82,17 +82,20 @@ def attempt(folder: Path) -> str | None:
     from gptoss_lab.weights import CheckpointError, load
     from gptoss_lab.weights.shards import Shards
 
-    began, message = time.perf_counter(), None
+    began, message, model = time.perf_counter(), None, None
     with watched(folder):
         try:
-            load(folder)
+            model = load(folder)
         except CheckpointError as error:
             message = str(error)
         except Exception as error:
             raise Found(f"{type(error).__name__}: {str(error)[:300]}") from error
     if (seconds := time.perf_counter() - began) > SECONDS:
         raise Found(f"took {seconds:.1f} s")
-    if message is None:
+    if model is not None:
+        for name, weight in model.state_dict().items():
+            if weight.is_floating_point() and not weight.isfinite().all():
+                raise Found(f"we loaded {name!r} with NaN or infinity in it")
         for path in Shards(folder).paths:
             try:
                 safe_open(path, "pt").__enter__().__exit__(None, None, None)

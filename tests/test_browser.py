@@ -101,6 +101,14 @@ def file(model, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
     return views.export_html(trace, tmp_path_factory.mktemp("page") / "page.html", model=model)
 
 
+@pytest.fixture(scope="module")
+def two_runs(model, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+    """A page over a text before and after a change."""
+    change = lab.Change(forbid=[5], heads_off=[(1, 2)], window=None)
+    found = views.compared(model, HOSTILE + TEXT, change)
+    return views.export_html(found, tmp_path_factory.mktemp("two") / "page.html")
+
+
 @pytest.fixture
 def page(browser, file) -> Iterator[Watched]:  # type: ignore[no-untyped-def]
     context = browser.new_context(viewport={"width": 1600, "height": 900})
@@ -230,6 +238,43 @@ def test_from_key_to_changed_picture_takes_less_than_50_ms(page):
             assert statistics.median(took) < 50, (view, took)
 
 
+def test_two_runs_stand_side_by_side_and_follow_one_selection(browser, two_runs):
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    watched = Watched(page := context.new_page())
+    page.goto(two_runs.as_uri())
+    page.wait_for_selector(".gl-root[data-view=compare]")
+    chips = page.locator(".gl-compare-chip").all_inner_texts()
+    assert chips == ["expert 5 forbidden", "head 2 of layer 1 off", "no windows"]
+    assert page.locator(".gl-compare-controls").is_hidden()  # a page has no kernel to ask
+    sides = page.locator(".gl-compare-side")
+
+    def shown() -> list[tuple[str, list[str]]]:
+        """What each side shows: its elements, and its canvases' pixels."""
+        return [(side.inner_html(), [c.evaluate(PICTURE) for c in side.locator("canvas").all()])
+                for side in sides.all()]  # fmt: skip
+
+    for view in ("experts", "attention", "positions", "steps"):
+        page.locator(f".gl-compare-views [data-view={view}]").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(150)
+        assert sides.count() == 2 and page.locator(".gl-compare-side .gl-absent").count() == 0
+        before = shown()
+        page.locator(".gl-compare-left .gl-strip [aria-selected=true]").focus()
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("]")
+        page.wait_for_timeout(200)
+        for n, (was, now) in enumerate(zip(before, shown())):
+            assert was != now, (view, n)
+        page.keyboard.press("[")
+        page.keyboard.press("End")
+        page.wait_for_timeout(100)
+    assert page.locator(".gl-compare-row b").first.inner_text()
+    assert page.locator(".gl-compare-row").count() == 9
+    context.close()
+    assert watched.wrong == []
+
+
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory) -> Iterator[str]:  # type: ignore[no-untyped-def]
     """A JupyterLab of our own with one notebook; its address."""
@@ -317,5 +362,32 @@ def test_the_widget_runs_a_prompt_in_jupyterlab(browser, jupyter):
     box.fill("")
     box.press("Enter")
     page.locator(".gl-word.gl-bad", has_text="the prompt is empty").wait_for(timeout=120_000)
+    watched.open("compare")
+    chips = page.locator(".gl-compare-chip")
+    head = "switch off head 0 of layer 0", "head 0 of layer 0 off"
+    for name, told in (("forbid 0", "expert 0 forbidden"), head):
+        page.get_by_role("button", name=name, exact=True).focus()
+        page.keyboard.press("Enter")
+        chips.filter(has_text=told).wait_for(timeout=120_000)
+    page.locator(".gl-compare-status", has_text="tokens; predictions moved by").wait_for()
+    print(page.locator(".gl-compare-status").inner_text())
+    pair = page.locator(".gl-compare-side canvas.gl-heat[role=application]")
+    assert pair.count() == 2 and pair.first.evaluate(PICTURE) != pair.last.evaluate(PICTURE)
+    for name in ("forbid 1", "forbid 2", "forbid 3", "forbid 4", "forbid 5", "forbid 6"):
+        page.locator(".gl-bar select").last.select_option(name[-1])
+        page.get_by_role("button", name=name, exact=True).click()
+        page.wait_for_timeout(50)
+    page.locator(".gl-compare-status.gl-bad", has_text="are needed for a token").wait_for(timeout=120_000)
+    page.get_by_role("button", name="Undo all").click()
+    page.locator(".gl-compare .gl-absent", has_text="Nothing is changed yet").wait_for(timeout=120_000)
+    page.get_by_role("button", name="Guided tour").click()
+    for _ in range(4):
+        page.get_by_role("button", name="Next →").click()
+    page.locator(".gl-tour-fields input").nth(0).fill("1")
+    page.locator(".gl-tour-fields input").nth(1).fill("1")
+    page.get_by_role("button", name="Show me").click()
+    answer = page.locator(".gl-tour-answer", has_text="tokens get another likeliest next token")
+    answer.wait_for(timeout=120_000)
+    assert page.locator(".gl-compare-chip", has_text="forbidden").count() == 1
     assert watched.wrong == []
     context.close()

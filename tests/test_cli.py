@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -99,6 +100,10 @@ def test_cost_tells_the_published_sizes(capsys):
         (["generate", "--prompt", "hi", "--temperature", "-1"], "temperature=-1.0"),
         (["trace", "hi", "--keep", "blocks.0.experts.choise"], "Did you mean 'blocks.0.experts.choice'"),
         (["trace", "hi", "--out", "no/such/folder/t"], "no/such/folder"),
+        (["trace", "hi", "--keep", "logits", "--out", "."], "'.' is a folder; name a file in it"),
+        (["trace", "hi " * 1100, "--keep", "logits"], "exceed the context of 1024"),
+        (["explore", "hi " * 1100], "exceed the context of 1024"),
+        (["generate", "--prompt", "hi", "--seed", "9" * 30], "seed=9999"),
         (["points", "--model", "no-such-folder"], "no-such-folder"),
         (["cost", "no-such-model"], "no-such-model"),
         (["cost", "gpt2", "--context", "0"], "--context 0"),
@@ -137,3 +142,21 @@ def test_a_reader_that_closes_early_gets_no_traceback():
     process.stdout.close()
     assert b"Traceback" not in process.stderr.read()
     process.wait()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_terminal_that_lacks_a_character_gets_its_number(encoding, tmp_path):
+    def said(*arguments):
+        command = [sys.executable, "-m", "gptoss_lab", *arguments]
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=240)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout.decode(encoding)
+
+    root = "√" if encoding == "utf-8" else "\\u221a"
+    assert f"k/{root}C" in said("points", "*.scores")
+    file = str(tmp_path / "t.safetensors")
+    mark = "⏎" if encoding == "utf-8" else "\\u23ce"
+    assert mark in said("trace", "a\nb", "--keep", "logits", "--out", file)
+    found = json.loads(said("generate", "--prompt", "¡日本", "--max-tokens", "2", "--json"))
+    assert found["prompt"] == "¡日本"

@@ -160,6 +160,26 @@ CONTRADICTIONS = [
     (qwen3, "norm_eps", math.inf),
     (gpt_oss, "vocab_used", 30),
     (gpt_oss, "vocab_used", 0),
+    (gpt_oss, "context", True),
+    (gpt_oss, "window", 5.5),
+    (gpt_oss, "window", "five"),
+    (gpt_oss, "windowed_layers", (0.5,)),
+    (gpt_oss, "windowed_layers", ("0",)),
+    (gpt_oss, "experts_per_token", 1.5),
+    (gpt_oss, "experts_per_token", None),
+    (gpt_oss, "n_experts", 7.0),
+    (gpt_oss, "vocab_used", 2.5),
+    (gpt_oss, "rope_theta", 0),
+    (gpt_oss, "rope_theta", -50.0),
+    (gpt_oss, "rope_theta", 1.0),  # the logarithm of one is zero, and the ramp's ends are divided by it
+    (gpt_oss, "rope_theta", math.inf),
+    (gpt_oss, "rope_theta", "50"),
+    (gpt_oss, "norm_eps", "small"),
+    (gpt2, "dropout", None),
+    (gpt_oss, "yarn", 4.0),
+    (gpt_oss, "stop_ids", 5),
+    (gpt_oss, "stop_ids", [5]),
+    (gpt_oss, "stop_ids", (5.0,)),
 ]
 
 

@@ -213,6 +213,19 @@ def test_an_interrupted_run_keeps_what_was_made():
         (dict(keep="*", limit=10), "more than the limit of 10 B"),
         (dict(keep="*", cache=False), "keep needs the cache"),
         (dict(keep="nonsense"), "Did you mean"),
+        (dict(prompt=None), "kind NoneType"),
+        (dict(max_tokens=2.5), "max_tokens=2.5; expected a whole number"),
+        (dict(max_tokens="3"), "max_tokens='3'"),
+        (dict(temperature="hot"), "temperature='hot'; expected a number"),
+        (dict(temperature=None), "temperature=None"),
+        (dict(top_k=2.5), "top_k=2.5"),
+        (dict(top_p="much"), "top_p='much'"),
+        (dict(seed=None), "seed=None"),
+        (dict(seed=2**64), "seed=18446744073709551616; expected a whole number from"),
+        (dict(stop=None), r"stop=\[None\]"),
+        (dict(stop=b"end"), "stop="),
+        (dict(edit=5), "expected {glob: function}"),
+        (dict(keep=5), "5 is no name of a point"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_runs(monkeypatch, arguments, message):
@@ -228,6 +241,28 @@ def test_nan_logits_are_told_and_not_sampled():
     )
     with pytest.raises(ValueError, match="NaN"):
         list(run_)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_infinite_logits_are_told_and_not_sampled(temperature, sign):
+    """All of them lowest, or one of them highest: neither leaves probabilities."""
+
+    def to_infinity(value, here):
+        value[..., 7 if sign > 0 else slice(None)] = sign * math.inf
+        return value
+
+    edit = {"logits": to_infinity}
+    run_ = lab.generate(random_model(gpt_oss()), [1], 3, temperature=temperature, edit=edit)
+    with pytest.raises(ValueError, match="largest logit is -?inf"):
+        list(run_)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-45, 5e-324])
+def test_the_smallest_temperature_takes_the_likeliest_token(temperature):
+    model = random_model(gpt_oss())
+    coldest, likeliest = (lab.generate(model, [1, 2], 5, temperature=t) for t in (temperature, 0.0))
+    assert ids(coldest) == ids(likeliest)
 
 
 def test_gpt2_refuses_to_go_past_the_positions_that_it_learned():

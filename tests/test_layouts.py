@@ -46,6 +46,20 @@ def test_openai_s_own_layout_is_the_same_model(folder: Path) -> None:
         load(folder)
 
 
+def test_openai_s_own_loader_reads_the_same_folder_and_agrees(folder: Path) -> None:
+    said = "OpenAI's package: pip install --no-deps gpt-oss"
+    package = pytest.importorskip("gpt_oss.torch.model", reason=said)
+    yarn = Yarn(4.0, 16, 1.5, 0.5)  # OpenAI's refuses a ramp that does not lie inside the pairs
+    config = toys.mxfp4(context=64, d_head=12, rope_theta=20.0, yarn=yarn)
+    save(model_of(config), folder)
+    write_original(folder, folder / "original", config)
+    ours, tokens = load(folder / "original"), random_tokens(config, count=23)
+    theirs = package.Transformer.from_checkpoint(str(folder / "original"), device="cpu").float()
+    with torch.no_grad():
+        expected = torch.stack([theirs(text) for text in tokens])
+    assert expected.abs().max() > 0.5 and (run(ours, tokens) - expected).abs().max() < 2e-5
+
+
 def test_gpt2_is_read_with_and_without_prefix_mask_buffers_and_a_second_copy_of_the_table(
     folder: Path,
 ) -> None:

@@ -51,6 +51,8 @@ def test_what_does_not_fit_into_memory_is_refused_before_anything_is_read(
         ({"device": "cuda:99"}, "cuda"),
         ({"memory_limit": 0}, "expected bytes"),
         ({"memory_limit": "8GB"}, "expected bytes"),
+        ({"dtype": [torch.float32]}, "expected None, 'stored'"),
+        ({"device": None}, "expected 'cpu', 'cuda'"),
     ],
 )
 def test_arguments_that_mean_nothing_are_refused(more: dict[str, Any], message: str, folder: Path) -> None:
@@ -64,6 +66,11 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
         load("gpt-os-20b")
     with pytest.raises(CheckpointError, match="no config.json here"):
         load(tmp_path)
+    with pytest.raises(ValueError, match="no model 'xxx"):
+        load("x" * 5000)
+    for source in (None, 20, b"mini-oss", ["mini-oss"]):
+        with pytest.raises(ValueError, match=f"this is {type(source).__name__}"):
+            load(source)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The guided tour in a real browser, by keyboard alone: five questions, five predictions, five answers.
 
-The page holds the tour's text. The second run of question 5 is handed to it as `env.beside`, or by an
-`env.compare` that brings it, as a kernel would.
+The page holds the tour's text. The second run of question 5 is handed to it from the start, or when it is
+asked for, as a kernel would.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import gptoss_lab as lab
 from gptoss_lab import views
 from gptoss_lab.views import page as pages
 from gptoss_lab.views import payload
+from gptoss_lab.views.beside import packed_beside
 from gptoss_lab.views.tour import PARTS, TEXT
 
 pytestmark = [
@@ -38,40 +39,41 @@ globalThis.gptossLab = mountExplorer(root, before, new Store(before.limits), env
 ENVS = {
     "alone": "{}",
     "recorded": "{ beside: after }",
-    "live": """{ beside: null, async compare(change) {
-        globalThis.asked = JSON.stringify(change);
-        this.beside = after;
+    "live": """{ canChange: true, others: [], async send(message) {
+        globalThis.asked = JSON.stringify(message);
+        globalThis.gptossLab.updateBeside(after);
+        return { seconds: 0 };
     } }""",
 }
 
 
-def without(expert: int):  # type: ignore[no-untyped-def]
-    """The edit that forbids an expert in every layer."""
-
-    def forbid(logits, here):  # type: ignore[no-untyped-def]
-        logits = logits.clone()
-        logits[..., expert] = float("-inf")
-        return logits
-
-    return {"blocks.*.experts.logits": forbid}
+@pytest.fixture(scope="module")
+def found(model):  # type: ignore[no-untyped-def]  # noqa: F811
+    """The tour's text before and after an expert is forbidden."""
+    return views.compared(model, TEXT, lab.Change(forbid=[FORBIDDEN]))
 
 
 @pytest.fixture(scope="module")
 def runs(model):  # type: ignore[no-untyped-def]  # noqa: F811
-    """The tour's text before and after an expert is forbidden: two traces."""
+    """The same two runs as traces that hold all logits, by edits of the test's own."""
+
+    def forbid(logits, here):  # type: ignore[no-untyped-def]
+        logits[..., FORBIDDEN] = float("-inf")
+        return logits
+
     keep = [*views.keep_for(model.config), "logits"]
-    return [lab.watch(model, TEXT, keep=keep, edit=edit) for edit in ({}, without(FORBIDDEN))]
+    return [lab.watch(model, TEXT, keep, edit) for edit in ({}, {"blocks.*.experts.logits": forbid})]
 
 
 @pytest.fixture
-def opened(browser, model, runs, tmp_path, request):  # type: ignore[no-untyped-def]  # noqa: F811
+def opened(browser, found, tmp_path, request):  # type: ignore[no-untyped-def]  # noqa: F811
     """A page whose second run is there (recorded), comes when asked for (live), or is missing (alone)."""
     blocks = []
-    for name, trace in zip(("before", "after"), runs):
-        header, block = payload.packed_views(trace, model)
+    packed = payload.packed_views(found.before, found.model), packed_beside(found)
+    for name, (header, block) in zip(("before", "after"), packed):
         blocks.append(f'<script type="application/json" id="{name}">{pages.escaped(header)}</script>')
-        packed = base64.b64encode(block).decode()
-        blocks.append(f'<script type="text/plain" id="{name}-block">{packed}</script>')
+        numbers = base64.b64encode(block).decode()
+        blocks.append(f'<script type="text/plain" id="{name}-block">{numbers}</script>')
     module = pages.script() + MOUNT.replace("ENV", ENVS[request.param])
     file = tmp_path / "tour.html"
     file.write_text(
@@ -222,7 +224,9 @@ def test_five_questions_are_answered_by_keyboard_from_the_traces_own_numbers(ope
     likeliest = [trace["logits"][0].argmax(-1) for trace in runs]
     changed = int((likeliest[0] != likeliest[1]).sum())
     tour.predict(n=f"{FORBIDDEN}", tokens_that_change=f"{changed}", **{"probabilities_move,_points": "10"})
-    assert tour.page.evaluate("asked") == json.dumps({"forbid": [FORBIDDEN]}, separators=(",", ":"))
+    asked = json.loads(tour.page.evaluate("asked"))
+    assert asked == {"type": "compare", "change": {"forbid": [FORBIDDEN]}, "other": ""}
+    assert tour.view() == "compare"
     said = tour.answer()
     assert said.startswith(f"Close: {changed} of {last + 1} tokens get another likeliest next token")
     follows = [t["logits"][0, :-1].softmax(-1).gather(-1, t.tokens[0, 1:, None]).mean() for t in runs]

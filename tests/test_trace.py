@@ -3,15 +3,18 @@ anything runs."""
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from toys import FAMILIES, gpt2, gpt_oss, random_model, random_tokens, run
 
 import gptoss_lab as lab
 from gptoss_lab import points
-from gptoss_lab.model import attend_fused
+from gptoss_lab.model import attend, attend_fused
 from gptoss_lab.text.tokens import encoding
 
 
@@ -66,11 +69,37 @@ def test_last_keeps_the_logits_of_the_last_positions_alone(model):
         ([1.5], "whole numbers"),
         ([[[1]]], "B T"),
         ([29], "0 to 28"),
+        (None, "kind NoneType"),
+        (5, "kind int"),
+        (b"text", "kind bytes"),
+        (["a"], "kind list"),
+        ([[1, 2], [3]], "kind list"),
+        ([2**70], "kind list"),
+        ([1] * 33, r"33 tokens exceed the context of 32 .* model.with_config\(context=33\)"),
     ],
 )
 def test_a_prompt_that_cannot_be_run_is_refused(model, prompt, message):
     with pytest.raises(ValueError, match=message):
         lab.watch(model, prompt)
+
+
+def test_a_text_may_be_as_long_as_the_context_and_a_wider_context_takes_more(model):
+    assert lab.watch(model, [1] * 32, keep="logits")["logits"].shape == (1, 32, 29)
+    assert lab.watch(model.with_config(context=33), [1] * 33, keep="logits")["logits"].shape == (1, 33, 29)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"keep": None}, "None is no name of a point"),
+        ({"keep": 5}, "5 is no name of a point"),
+        ({"edit": 5}, "edit is int; expected {glob: function}"),
+        ({"last": -1}, "last=-1"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        lab.watch(model, [1, 2], **arguments)
 
 
 def test_a_missing_point_says_why_and_an_unknown_one_names_the_nearest():
@@ -85,9 +114,9 @@ def test_a_missing_point_says_why_and_an_unknown_one_names_the_nearest():
 
 def test_asking_for_too_much_is_refused_with_arithmetic_before_it_runs(model, monkeypatch):
     monkeypatch.setattr(type(model), "forward", lambda *a, **k: pytest.fail("it ran"))
-    every_pattern = 3 * 8 * 50 * 50 * 4
-    with pytest.raises(ValueError, match=rf"attention\.pattern 240\.0 kB.*raise limit={every_pattern}\."):
-        lab.watch(model, [1] * 50, keep="*.pattern", limit=every_pattern - 1)
+    every_pattern = 3 * 8 * 30 * 30 * 4
+    with pytest.raises(ValueError, match=rf"attention\.pattern 86\.4 kB.*raise limit={every_pattern}\."):
+        lab.watch(model, [1] * 30, keep="*.pattern", limit=every_pattern - 1)
 
 
 def test_the_bytes_foretold_are_the_bytes_kept(model):
@@ -120,6 +149,24 @@ def test_the_form_told_is_the_form_that_ran(model):
     assert [form.split()[0] for form in forms] == ["fused", "explicit", "fused"]
     assert "gathered" in forms[0]
     assert "walked" in lab.watch(model, [1] * 9, keep="logits").source["forms"][0]
+
+
+@pytest.mark.parametrize("name", ["pattern", "scores"])
+def test_an_edit_that_needs_the_explicit_form_is_told_with_it(model, name, monkeypatch):
+    ran = []
+    monkeypatch.setattr("gptoss_lab.model.attention.attend", lambda *a: ran.append(1) or attend(*a))
+    for block in model.blocks:
+        block.attention.attend = attend_fused
+    trace = lab.watch(model, [1, 2, 3], keep="logits", edit={f"blocks.1.attention.{name}": lambda v, here: v})
+    assert [form.split()[0] for form in trace.source["forms"]] == ["fused", "explicit", "fused"]
+    assert len(ran) == 1
+
+
+def test_a_run_tells_the_forms_of_prompt_and_decoding(model):
+    told = lab.generate(model, [1] * 9, 3, keep="logits").trace.source["forms"]
+    assert told == ["explicit attention, walked then gathered experts, exact"] * 3
+    told = lab.generate(model, [1] * 9, 1, keep="logits").trace.source["forms"]
+    assert told == ["explicit attention, walked experts, exact"] * 3
 
 
 def test_an_edit_changes_what_comes_after_and_here_tells_where_it_stands(model):
@@ -191,6 +238,37 @@ def test_a_file_that_is_no_trace_is_refused_in_words(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"no\.safetensors"):
+        lab.open_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("source", "5", "facts about the source are not"),
+        ("source", "{}", "facts about the source are not"),
+        ("source", "[" * 100_000, "cannot be read"),
+        ("labels", "5", "labels are not"),
+        ("labels", "[1, 2]", "labels are not"),
+        ("labels", '["one"]', "labels are not"),  # of two tokens
+        ("order", "5", "cannot be read"),
+        ("order", '["tokens"]', "point:tokens"),
+        ("tokens", torch.ones(1, 2), "tokens are not"),
+        ("tokens", torch.ones(2, dtype=torch.int64), "tokens are not"),
+        ("point:logits", torch.ones(2, 29), "points are not"),
+        ("point:blocks.0.nonsense", torch.ones(1, 2, 29), "points are not"),
+    ],
+)
+def test_a_file_whose_parts_do_not_fit_is_refused_in_words(model, tmp_path, part, value, said):
+    path = lab.watch(model, [1, 2], keep="logits").save(tmp_path / "t")
+    with safe_open(path, "pt") as file:
+        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    if isinstance(value, str):
+        about[part] = value
+    else:
+        tensors[part] = value
+        about["order"] = json.dumps([name[6:] for name in tensors if name.startswith("point:")])
+    save_file(tensors, path, about)
+    with pytest.raises(ValueError, match=said):
         lab.open_trace(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,21 @@ def test_the_command_s_status_is_0_or_1(tmp_path: Path, capsys: pytest.CaptureFi
     )
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a link to nothing"])
+def test_what_is_no_file_fails_and_the_report_is_written(asked: Any, tmp_path: Path, kind: str) -> None:
+    folder = write(tmp_path / "toy", GPT2)
+    (folder / "model.safetensors").unlink()
+    if kind == "a pipe":
+        os.mkfifo(folder / "model.safetensors")
+    elif kind == "a folder":
+        (folder / "model.safetensors").mkdir()
+    else:
+        (folder / "model.safetensors").symlink_to(tmp_path / "gone")
+    found = asked(folder)
+    assert not found["passed"] and found["results"]["headers"][0] == "FAIL"
+    assert "model.safetensors" not in [one["name"] for one in found["files"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -232,6 +248,7 @@ def test_the_command_s_status_is_0_or_1(tmp_path: Path, capsys: pytest.CaptureFi
         (["toy", "--windows", "0"], "windows=0; expected at least 1"),
         (["toy", "--device", "tpu"], "'cpu'"),
         (["toy", "--out", "no/such/folder/r.json"], "make it first"),
+        (["toy", "--out", "toy"], "'toy' is a folder"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_read(

@@ -206,7 +206,7 @@ def test_a_page_stays_under_five_megabytes_and_says_what_it_left_out(tokens, tmp
         assert {name for name in trace} <= set(header["arrays"])
     else:
         assert any(re.match(r"attention\.pattern of layers? \d", told) for told in header["left_out"])
-        assert "blocks.5.experts.logits" in header["arrays"]
+        assert "blocks.0.experts.logits" in header["arrays"] and "blocks.5.experts.choice" in header["arrays"]
 
 
 @needs_node
@@ -294,6 +294,109 @@ def test_the_code_that_is_copied_draws_the_view():
     made = scope["trace"]
     assert made.tokens.equal(trace.tokens) and last == "lab.views.attention(trace, model)"
     assert views.attention(made, scope["model"]).header["labels"] == trace.labels
+
+
+# Two runs
+
+
+def two_runs():  # type: ignore[no-untyped-def]
+    """A comparison of the toy with itself under a change."""
+    model = random_model(gpt_oss())
+    change = lab.Change(forbid=[3], window=None)
+    return views.compared(model, random_tokens(model.config, batch=1), change)
+
+
+def test_a_page_of_two_runs_holds_both_and_what_stands_between(tmp_path):
+    found = two_runs()
+    source = views.export_html(found, tmp_path / "page.html").read_text("utf-8")
+    first, _, second, block, module = script_blocks(source)
+    one, two = json.loads(first), json.loads(second)
+    assert one["labels"] == two["labels"] and module.rstrip().endswith("mountPage();")
+    extra = two["extra"]
+    assert extra["compare.words"] == "expert 3 forbidden; no windows"
+    assert extra["compare.texts"] == list(found.texts) and two["config"]["windows"] == [None] * 3
+    data, about = base64.b64decode(block), two["arrays"]["compare.divergence"]
+    place = {"offset": about["offset"], "count": about["count"]}
+    codes = torch.frombuffer(bytearray(data), dtype=torch.uint16, **place)
+    read = about["lo"] + codes.float() * about["step"]
+    torch.testing.assert_close(read, found.divergence, rtol=0, atol=about["step"])
+
+
+def test_a_page_of_two_runs_keeps_to_its_limit(tmp_path):
+    model = lab.load("mini-oss")
+    ids = (model.tokenizer.encode_ordinary("Once upon a time there was a king. " * 40))[:128]
+    found = views.compared(model, ids, lab.Change(forbid=[5]))
+    file = views.export_html(found, tmp_path / "page.html")
+    one, _, two, *_ = script_blocks(file.read_text("utf-8"))
+    assert file.stat().st_size < 5_000_000
+    assert not json.loads(one)["left_out"] and not json.loads(two)["left_out"]
+
+
+def test_a_text_of_the_second_run_cannot_leave_its_block(tmp_path):
+    found = two_runs()
+    found.after.labels[:] = ["</script><script>alert(1)</script>"] * len(found.after.labels)
+    object.__setattr__(found, "texts", ("</script>", "<!--<script>"))
+    source = views.export_html(found, tmp_path / "page.html").read_text("utf-8")
+    second = script_blocks(source)[2]
+    assert json.loads(second)["extra"]["compare.texts"] == ["</script>", "<!--<script>"]
+    assert not set("<>") & set(second)
+
+
+def test_a_change_that_is_made_is_run_and_undone(live):
+    live._answer(live, {"id": 1, "type": "compare", "change": {"forbid": [[None, 3]]}}, [])
+    assert 0 < live.__dict__["out"][-1]["seconds"] < 60
+    assert live.comparison.words == "expert 3 forbidden" == live.beside["extra"]["compare.words"]
+    before = live.beside_block
+    live._answer(live, {"id": 2, "type": "run", "prompt": "a king"}, [])
+    assert live.beside["labels"] == live.header["labels"] and live.beside_block != before
+    assert not (live.comparison.after["blocks.0.experts.choice"] == 3).any()
+    live._answer(live, {"id": 3, "type": "compare", "change": {}}, [])
+    assert live.comparison is None and live.beside == {} and live.beside_block == b""
+
+
+@pytest.mark.parametrize(("message", "told"), [
+    ({"change": {"forbid": [[None, 9]]}}, "there is no expert 9"),
+    ({"change": {"fly": 1}}, "no change 'fly'"),
+    ({"change": {}, "other": "../etc"}, "'../etc' cannot stand beside toy-oss"),
+])  # fmt: skip
+def test_a_change_that_cannot_be_made_is_answered_in_words_and_leaves_what_was_there(live, message, told):
+    live.compare(lab.Change(forbid=[1]))
+    shown = live.beside
+    live._answer(live, {"id": 1, "type": "compare", **message}, [])
+    assert told in live.__dict__["out"][-1]["error"] and live.beside is shown
+
+
+def test_a_widget_over_a_trace_alone_changes_nothing():
+    model, trace = toy()
+    widget = views.experts(trace, model)
+    assert not widget.can_change and "compare" not in widget.handlers
+    with pytest.raises(ValueError, match="shows a trace and has no model"):
+        views.experts(trace).compare(lab.Change(forbid=[1]))
+
+
+def test_the_code_that_is_copied_makes_the_comparison_again():
+    model = lab.load("mini-oss")
+    widget = views.compare(model, "Once upon a time", lab.Change(forbid=[5, (2, 1)], window=None))
+    assert widget.view == "compare" and widget.can_change
+    *lines, last = widget.beside["code"]["compare"].splitlines()
+    scope: dict[str, object] = {}
+    exec("\n".join(lines), scope)
+    again = eval(last, scope)
+    assert again.beside["extra"]["compare.change"] == widget.beside["extra"]["compare.change"]
+    assert again.beside_block == widget.beside_block
+
+
+def test_a_miniature_runs_on_one_thread_and_leaves_the_others_as_they_were():
+    from gptoss_lab.views.widget import light
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with light(random_model(gpt_oss())):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @needs_node

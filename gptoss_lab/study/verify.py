@@ -65,6 +65,8 @@ def verify(
     file = Path(out) if out is not None else Path(f"verify-{name}.json")
     if not file.resolve().parent.is_dir():
         raise ValueError(f"no folder {str(file.parent)!r} to write {file.name!r} into; make it first")
+    if file.is_dir():
+        raise ValueError(f"{str(file)!r} is a folder; name a file in it for the report")
     if windows < 1:
         raise ValueError(f"windows={windows}; expected at least 1")
     device, named = usable(device), isinstance(source, str) and source in (*NAMED, *SHIPPED)
@@ -80,7 +82,8 @@ def verify(
         opened = open_checkpoint(folder, name)
     except CheckpointError as error:
         trouble = str(error)
-    paths = sorted(path for path in folder.iterdir() if path.name.endswith(FILES) or path.name in BESIDES)
+    known = (path for path in folder.iterdir() if path.name.endswith(FILES) or path.name in BESIDES)
+    paths = sorted(path for path in known if path.is_file())  # not a pipe, not a link to nothing
     total = sum(path.stat().st_size for path in paths)
     say(f"{name}: {cost(opened.config if opened else None, total, windows)}")
     fits = f"{len(opened.shards)} tensors, named and shaped as config.json asks" if opened else trouble

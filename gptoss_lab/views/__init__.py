@@ -2,6 +2,7 @@
 
     lab.explore(model, "Once upon a time")          # the widget: type a prompt, touch what you see
     lab.views.experts(trace)                        # one view of a trace
+    lab.views.compare(model, "Once upon a time", lab.Change(forbid=[5]))    # before and after, side by side
     lab.export_html(trace, "page.html")             # the same views as one file that needs nothing else
 
 A trace that lacks a view's points is refused with the `keep=` that gets them. `model` is the one that made
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..model import Transformer
+from ..study.edits import Change
 from ..trace import Trace
+from .beside import compared
 from .page import export_html
 from .payload import VIEWS, View, keep_for
 
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
     from .widget import Explorer
 
 __all__ = [
-    "VIEWS", "Explorer", "View", "attention", "experts", "explore", "export_html", "keep_for", "positions",
-    "steps",
+    "VIEWS", "Explorer", "View", "attention", "compare", "compared", "experts", "explore", "export_html",
+    "keep_for", "positions", "steps",
 ]  # fmt: skip
 
 
@@ -59,6 +62,19 @@ def steps(trace: Trace, model: Transformer | None = None) -> Explorer:
     model: the one that made the trace, to read the residual out early; without it those words are missing.
     """
     return shown(trace, model, ["steps"])
+
+
+def compare(
+    model: Transformer,
+    prompt: str | Iterable[int] | Tensor,
+    change: Change | None = None,
+    beside: Transformer | None = None,
+) -> Explorer:
+    """The explorer over one text before and after a change, or with another model beside it.
+
+    Every switch in it changes the real model and runs it again. ValueError as from `study.compare`.
+    """
+    return in_notebook("compare_live")(model, prompt, change, beside)
 
 
 def shown(trace: Trace, model: Transformer | None = None, views: Sequence[str] | None = None) -> Explorer:

@@ -20,8 +20,10 @@ from typing import Any
 
 from ..files import whole
 from ..model import Transformer
+from ..study.compare import Comparison
 from ..trace import Trace
 from . import payload
+from .beside import Packed, as_pair, packed_beside
 
 STATIC = Path(__file__).parent / "static"
 FROM = re.compile(r"^(?:import|export)\s+(?:[\w*{][^;\"']*\s+from\s+)?[\"'][^\"']+[\"'];\n", re.MULTILINE)
@@ -48,11 +50,14 @@ body {{ margin: 0 auto; max-width: 1720px; }}
 
 This page draws itself with JavaScript, which is switched off here.</pre></main>
 <script type="application/json" id="gptoss-lab-header">{header}</script>
-<script type="application/octet-stream" id="gptoss-lab-block">{block}</script>
+<script type="application/octet-stream" id="gptoss-lab-block">{block}</script>{beside}
 <script type="module">{script}</script>
 </body>
 </html>
 """
+BESIDE = """
+<script type="application/json" id="gptoss-lab-beside-header">{header}</script>
+<script type="application/octet-stream" id="gptoss-lab-beside-block">{block}</script>"""
 
 
 @cache
@@ -85,8 +90,8 @@ def escaped(value: Any) -> str:
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
-def page(header: dict[str, Any], block: bytes) -> str:
-    """The page's source, from what `payload.pack` made."""
+def page(header: dict[str, Any], block: bytes, beside: Packed | None = None) -> str:
+    """The page's source, from what `payload.pack` made; beside: the second run of a comparison."""
     module = f"\n{script()}\nmountPage();\n"
     return PAGE.format(
         hash=base64.b64encode(hashlib.sha256(module.encode("utf-8")).digest()).decode(),
@@ -95,6 +100,9 @@ def page(header: dict[str, Any], block: bytes) -> str:
         summary=html.escape(header["summary"]),
         header=escaped(header),
         block=base64.b64encode(block).decode(),
+        beside="" if beside is None else BESIDE.format(
+            header=escaped(beside[0]), block=base64.b64encode(beside[1]).decode()
+        ),
         script=module,
     )
 
@@ -107,19 +115,24 @@ def write(path: str | os.PathLike[str], source: str) -> Path:
 
 
 def export_html(
-    trace: Trace,
+    shown: Trace | Comparison,
     path: str | os.PathLike[str],
     model: Transformer | None = None,
     views: Sequence[str] | None = None,
     limit: int = 5_000_000,
 ) -> Path:
-    """Write the explorer over a recorded trace as one page of at most `limit` bytes; the path.
+    """Write the explorer over a trace, or a comparison, as one page of at most `limit` bytes; the path.
 
-    model: the one that made the trace, for what is read out early in Steps; without it the rest is there.
-    views: their names, by default all. Points that would not fit are left out, those that grow with the
-    square of the text first, and the page says which. ValueError where the trace can fill no view, or not one
-    that was asked for.
+    model: the one that made the trace, for what is read out early in Steps; without it the rest is there (a
+    comparison knows its models). views: their names, by default all. Points that would not fit are left out,
+    the largest first and patterns last, and the page says which. ValueError where the trace can
+    fill no view, or not one that was asked for.
     """
+    trace, found = as_pair(shown)
+    model = found.model if found is not None else model
     frame = len(script().encode()) + len(style().encode()) + 40_000 + 80 * trace.tokens.shape[1]
-    header, block = payload.packed_views(trace, model, views, limit=int((limit - frame) * 3 / 4))
-    return write(path, page(header, block))
+    room = int((limit - frame) * 3 / 4)
+    if found is None:
+        return write(path, page(*payload.packed_views(trace, model, views, room)))
+    header, block = payload.packed_views(trace, model, views, room // 2)
+    return write(path, page(header, block, packed_beside(found, room // 2)))

@@ -163,6 +163,7 @@ def packed_views(
     model: Transformer | None = None,
     views: Sequence[str] | None = None,
     limit: int = 64_000_000,
+    extra: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """What `pack` makes, with what views compute besides, the code that draws each, and a summary in words.
 
@@ -182,7 +183,7 @@ def packed_views(
     early = (
         read_out_early(model, trace).extra if model and "steps" in chosen and "steps" not in absent else {}
     )
-    header, block = pack(trace, model, chosen, early, limit)
+    header, block = pack(trace, model, chosen, {**early, **(extra or {})}, limit)
     header["code"] = {name: code_for(name, trace, model) for name in chosen if name not in absent}
     header["summary"] = summary(trace, config)
     header["prompt"] = prompt_of(trace, model) or ""

@@ -72,7 +72,7 @@ def load(
     device = usable(device)
     if kernels not in (None, "exact"):
         raise ValueError(f"kernels={kernels!r}: this version has exact kernels only; leave it out")
-    if dtype is not None and dtype not in PLANS:
+    if dtype is not None and (not isinstance(dtype, str | torch.dtype) or dtype not in PLANS):
         raise ValueError(f"dtype={dtype!r}; expected None, 'stored', torch.float32 or torch.bfloat16")
     name, folder = find(source)
     opened = open_checkpoint(folder, name)
@@ -96,7 +96,7 @@ def usable(device: str | torch.device) -> torch.device:
     """The device, if this machine has it."""
     try:
         chosen = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise ValueError(f"device={device!r}; expected 'cpu', 'cuda', 'cuda:1' or 'mps'") from None
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(chosen.type):

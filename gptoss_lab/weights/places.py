@@ -43,8 +43,10 @@ def find(source: str | os.PathLike[str]) -> tuple[str, Path]:
         return source, ASSETS / source
     if isinstance(source, str) and source in REPOSITORIES:
         return source, find_named(source)
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"a model is named by a text or a path; this is {type(source).__name__}")
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):
         if not (folder / "config.json").exists():
             inner = (
                 " (its folder 'original' has one: load that)"

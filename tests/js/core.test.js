@@ -86,7 +86,7 @@ test("text for files is escaped", () => {
 });
 
 test("numbers are written as people read them", () => {
-  assert.deepEqual([0, 0.0004, 0.041, 0.4137, 1].map(percent), ["0 %", "0.04 %", "4.1 %", "41 %", "100 %"]);
+  assert.deepEqual([0, 0.00001, 0.0004, 0.041, 0.4137, 1].map(percent), ["0 %", "<0.01 %", "0.04 %", "4.1 %", "41 %", "100 %"]);
   assert.deepEqual([0, -0.5, 1234.5, -Infinity, 3.14159].map((v) => readable(v)), ["0", "−0.500", "1235", "−∞", "3.14"]);
 });
 

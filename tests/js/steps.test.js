@@ -38,8 +38,11 @@ test("the top places leave out what is masked, and ties keep their order", () =>
 });
 
 test("the margin is between the last expert chosen and the first one missed", () => {
-  assert.deepEqual(stepsMargin([1, 4, 2.5, 3], 2), { last: 3, missed: 2, margin: 0.5 });
-  assert.equal(stepsMargin([1, 2], 2), null);
+  assert.deepEqual(stepsMargin([1, 4, 2.5, 3], [1, 3]), { last: 3, missed: 2, margin: 0.5 });
+  assert.deepEqual(stepsMargin([-Infinity, 4, 2.5, 3], [3, 2]), { last: 2, missed: 1, margin: -1.5 }, "forced");
+  assert.deepEqual(stepsMargin([-Infinity, 4, 2.5, 3], [1, 3]), { last: 3, missed: 2, margin: 0.5 }, "one forbidden");
+  assert.equal(stepsMargin([1, 2], [1, 0]), null);
+  assert.equal(stepsMargin([-Infinity, 2, 1], [1, 2]), null);
 });
 
 test("colours end where all but the most extreme channels end", () => {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bandEdge, headGroups, mostLooked, sinkColumns } from "../../gptoss_lab/views/static/attention.js";
-import { routing } from "../../gptoss_lab/views/static/experts.js";
+import { marginOf, routing } from "../../gptoss_lab/views/static/experts.js";
 
 /** Two tokens, four experts, two kept. */
 function toy(logits, choice, weight) {
@@ -50,6 +50,11 @@ test("what is looked at most includes the sink, largest first", () => {
   assert.deepEqual(mostLooked([1], null).map(({ key }) => key), [0]);
 });
 
-test("a window of three begins two keys back", () => {
-  assert.deepEqual(bandEdge(5, 3).filter((_, n) => n % 2 === 0).map(([key]) => key), [0, 0, 0, 1, 2]);
+test("a window of three begins two keys back, and its edge where it first hides a key", () => {
+  assert.deepEqual(bandEdge(5, 3), [[1, 3], [1, 4], [2, 4], [2, 5]]);
+  assert.deepEqual(bandEdge(3, 3), []);
+});
+
+test("a margin is said to two decimals, and a near tie as one", () => {
+  assert.deepEqual([1.444, 0.0041, -3, -0.001].map(marginOf), ["1.44", "less than 0.01", "−3.00", "less than 0.01"]);
 });

@@ -27,24 +27,33 @@ export function mostLooked(row, sink, count = 5, least = 0.01) {
   return all.filter(({ share }) => share >= least).sort((a, b) => b.share - a.share).slice(0, count);
 }
 
-/** The edge of what queries may see, as a staircase of points [column, row]: the first key seen by each of T queries. */
+/** The edge of what queries may see, as a staircase of points [column, row]: the first key seen by each query from which
+ *  the window hides a key; empty where the text is no longer than the window. */
 export function bandEdge(tokens, window) {
   const points = [];
-  for (let t = 0; t < tokens; t++) {
+  for (let t = window; t < tokens; t++) {
     const first = Math.max(0, t - window + 1);
     points.push([first, t], [first, t + 1]);
   }
   return points;
 }
 
+/** Scrolls a row sideways until `cell` is seen. */
+function beside(row, cell) {
+  const [left, right] = [cell.offsetLeft - row.offsetLeft, cell.offsetLeft - row.offsetLeft + cell.offsetWidth];
+  if (left < row.scrollLeft || right > row.scrollLeft + row.clientWidth) row.scrollLeft = (left + right - row.clientWidth) / 2;
+}
+
 const attentionScale = { lo: 0, hi: 1, gamma: 0.5, unit: "share" };
-const attentionMargin = { left: 84, top: 7, bottom: 66 };
 
 export function mountAttention(root, data, store, env) {
   let sides = [];
   const foot = el("div", { class: "gl-attention-foot" });
   const node = el("div", { class: "gl-attention" });
-  root.append(node);
+  const frame = el("div", { class: "gl-view" }, node);
+  root.append(frame);
+  const margin = { left: 84, top: 7, bottom: 66 };
+  const roomy = () => node.clientWidth === 0 || node.clientWidth > 980;
 
   /** One half: its layer, its heads, the large pattern, and the text shaded by what the selected token looks at. */
   function side(among, kind) {
@@ -66,25 +75,27 @@ export function mountAttention(root, data, store, env) {
     const cells = data.labels.map((label, t) => el("span", { class: "gl-token", onclick: () => store.set({ token: t }), title: `token ${t}` }, label));
     const chip = el("span", { class: "gl-token gl-sink", title: "what goes to the sink" }, "sink");
     const text = el("div", { class: "gl-strip", role: "img" }, chip, cells);
-    const thumbs = headGroups(data.config.n_heads, data.config.n_kv_heads).map((heads, g) => {
+    const { n_heads: H, n_kv_heads: G } = data.config;
+    const shared = H > G;
+    const thumbs = (shared ? headGroups(H, G) : [Array.from({ length: H }, (_, h) => h)]).map((heads, g) => {
       const buttons = heads.map((h) => {
         const picture = el("canvas", { width: 104, height: 104, "aria-hidden": "true" });
-        return { h, picture, button: el("button", { type: "button", class: "gl-attention-thumb", "aria-label": `head ${h}, key/value head ${g}`, onclick: () => store.set({ head: h, layer }) }, `${h}`, picture) };
+        return { h, picture, button: el("button", { type: "button", class: "gl-attention-thumb", "aria-label": shared ? `head ${h}, key/value head ${g}` : `head ${h}`, onclick: () => store.set({ head: h, layer }) }, `${h}`, picture) };
       });
-      return { buttons, node: el("div", { class: "gl-attention-group", role: "group", "aria-label": `heads that share key/value head ${g}` },
-        el("span", {}, heads.length > 1 ? `key/value head ${g}` : `kv ${g}`), el("div", {}, buttons.map(({ button }) => button))) };
+      return { buttons, node: el("div", { class: "gl-attention-group", role: "group", "aria-label": shared ? `heads that share key/value head ${g}` : "heads, each with its own keys" },
+        el("span", {}, shared ? `key/value head ${g}` : "each head has its own keys and values"), el("div", {}, buttons.map(({ button }) => button))) };
     });
+    const rowOfHeads = el("div", { class: "gl-attention-groups" }, thumbs.map((group) => group.node));
     const box = el("section", { class: "gl-attention-side", "aria-label": `${kind} layer` },
       el("div", { class: "gl-attention-head" }, choose, tag, heading),
-      el("div", { class: "gl-attention-groups" }, thumbs.map((group) => group.node)),
-      canvas, read, says, text);
+      rowOfHeads, canvas, read, says, text);
     const map = heatmap(canvas, given(layer, 0, 0));
 
     function given(n, h, t) {
       const { values, seen } = pattern(n).square(h);
       const taken = sink(n)?.row(h);
       return {
-        rows: T, cols: columns.total, scale: attentionScale, margin: attentionMargin,
+        rows: T, cols: columns.total, scale: attentionScale, margin,
         value: (q, c) => { const k = columns.keyOf(c); return k === -1 ? taken[q] : values[q * T + k]; },
         masked: (q, c) => { const k = columns.keyOf(c); return k === null || (k === -1 ? !taken : !seen[q * T + k]); },
         rowLabels: data.labels, colLabels: Array.from({ length: columns.total }, (_, c) => labelOf(c)),
@@ -159,12 +170,14 @@ export function mountAttention(root, data, store, env) {
         choose.value = String(layer);
         const window_ = data.config.windows[layer];
         tag.textContent = window_ ? `window of ${window_}` : "dense";
-        tag.style.color = colours.of(box, window_ ? "window" : "dense");
+        tag.style.borderColor = colours.of(box, window_ ? "window" : "dense");
         thumbs.forEach((group) => group.buttons.forEach(({ picture, h }) => thumbnail(picture, layer, h)));
       }
       if (moved || was.head !== head) {
         map.update({ ...given(layer, head, token) });
         thumbs.forEach((group) => group.buttons.forEach(({ button, h }) => button.setAttribute("aria-pressed", String(h === head))));
+        const chosen = thumbs.flatMap((group) => group.buttons).find(({ h }) => h === head)?.button;
+        if (chosen) requestAnimationFrame(() => beside(rowOfHeads, chosen));
         const taken = sink(layer)?.row(head);
         const mean = taken ? taken.reduce((a, b) => a + b, 0) / T : 0;
         heading.textContent = taken ? `head ${head}: sink ${percent(mean)} on average` : `head ${head}: no sink`;
@@ -215,22 +228,36 @@ export function mountAttention(root, data, store, env) {
     const halves = windowed.length && dense.length ? [[windowed, "window"], [dense, "dense"]] : kept.length > 1 ? [[kept.filter((n) => n % 2 === 0), "even"], [kept.filter((n) => n % 2 === 1), "odd"]] : [[kept, "only"]];
     node.replaceChildren();
     sides = halves.filter(([among]) => among.length).map(([among, kind]) => side(among, kind));
+    const cut = data.config.windows.some((window) => window && window < data.tokens);
     foot.replaceChildren(legend(attentionScale, [0, 0.1, 0.4, 1], "attention (square-root scale)"),
-      el("p", { class: "gl-quiet" }, "Hatched: keys that a query may not see. Blue staircase: the edge of the window. ",
+      el("p", { class: "gl-quiet" }, "Hatched: keys that a query may not see. ",
+        !windowed.length ? "" : cut ? "Blue staircase: the edge of the window. " : "The window is longer than this text and hides nothing. ",
         data.config.sinks ? "Sink: what a head leaves to no token; a row and its sink sum to 100 %." : "This model has no sinks: each row sums to 100 %."));
     node.append(...sides.map((one) => one.box), foot);
     sides.forEach((one) => one.draw(true));
   }
 
+  /** Names of queries take less room where the halves are narrow. */
+  function fitted() {
+    const left = roomy() ? 84 : 60;
+    if (left === margin.left) return;
+    margin.left = left;
+    sides.forEach((one) => one.draw(true));
+  }
+
+  fitted();
   load(data);
+  const resize = globalThis.ResizeObserver && new ResizeObserver(fitted);
+  resize?.observe(node);
   const off = store.on(() => sides.forEach((one) => one.draw()));
   return {
     update: load,
     redraw: () => sides.forEach((one) => one.draw(true)),
     destroy() {
       off();
+      resize?.disconnect();
       sides.forEach((one) => one.destroy());
-      node.remove();
+      frame.remove();
     },
   };
 }

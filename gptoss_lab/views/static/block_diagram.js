@@ -36,7 +36,8 @@ export function diagramWalk(steps, go) {
     "aria-hidden": "true" },
     cells.map(({ cell }) => cell));
   const names = el("div", { class: "gl-steps-names", "aria-hidden": "true" }, cells.map(({ name }) =>
-    name && el("span", { style: { left: `${name.getAttribute("x") / 10}%` } }, name.textContent)));
+    name && el("span", { style: name.textContent === "read-out" ? { right: "0", transform: "none" } : { left: `${name.getAttribute("x") / 10}%` } },
+      name.textContent)));
   return {
     node: el("div", { class: "gl-steps-walkway" }, names, node),
     update(step) {
@@ -51,7 +52,7 @@ export function diagramWalk(steps, go) {
 function diagramBox(x, y, width, height, words, ink) {
   const frame = svg("rect", { x, y, width, height, rx: 7 });
   const lines = words.map((line, n) => svg("text",
-    { x: x + width / 2, y: y + height / 2 + 4.5 + (n - (words.length - 1) / 2) * 15, "text-anchor": "middle" }, line));
+    { x: x + width / 2, y: y + height / 2, dy: `${0.35 + 1.15 * (n - (words.length - 1) / 2)}em`, "text-anchor": "middle" }, line));
   return { node: svg("g", {}, frame, lines), light: (on) => {
     frame.setAttribute("fill", on ? ink : "var(--gl-page)");
     frame.setAttribute("fill-opacity", on ? 0.28 : 1);
@@ -100,10 +101,10 @@ export function diagramBlock(config) {
           diagramPlus(786, think)]
       : [diagramWire("M458 112V52H476M526 52H560M730 52H786V100", think), diagramBox(476, 32, 50, 40, ["norm"], think),
         diagramBox(560, 26, 170, 52, ["MLP", `${config.d_ff} neurons`], think), diagramPlus(786, think)],
-    readout: [diagramBox(846, 90, 54, 44, ["norm"], say), diagramBox(914, 88, 78, 48, ["unembed"], say)],
+    readout: [diagramBox(846, 90, 54, 44, ["norm"], say), diagramBox(908, 88, 90, 48, ["unembed"], say)],
   };
   const stream = svg("path",
-    { d: "M116 112H846M900 112H914", stroke: "var(--gl-residual)", "stroke-width": 3.5, fill: "none" });
+    { d: "M116 112H846M900 112H908", stroke: "var(--gl-residual)", "stroke-width": 3.5, fill: "none" });
   const title = svg("text", { x: 160, y: 146, fill: "var(--gl-muted)" });
   const dot = svg("circle", { cy: 112, r: 7, fill: "var(--gl-pick)", stroke: "var(--gl-page)", "stroke-width": 2 });
   const node = svg("svg", { class: "gl-steps-block", viewBox: "0 0 1000 158", role: "img" },

@@ -260,10 +260,10 @@ export function svg(tag, properties, ...children) {
   return coreFill(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
 }
 
-/** A share as people read it: "41 %", "4.1 %", "0.04 %", "0". */
+/** A share as people read it: "41 %", "4.1 %", "0.04 %", "<0.01 %", "0 %". */
 export function percent(share) {
   const p = 100 * share;
-  return p === 0 ? "0 %" : `${p.toFixed(p >= 9.95 ? 0 : p >= 0.095 ? 1 : 2)} %`;
+  return p === 0 ? "0 %" : p > 0 && p < 0.005 ? "<0.01 %" : `${p.toFixed(p >= 9.95 ? 0 : p >= 0.095 ? 1 : 2)} %`;
 }
 
 /** Scrolls `node` alone, never the page, until `cell` is seen: in the next frame, when asking for places costs nothing. */

@@ -24,7 +24,7 @@ export function positionsSelect(label, names, change) {
 
 /** A query's or key's card: which token's vector, and where it stands. */
 export function positionsEnd(name, labels, context, chooseToken, choosePlace) {
-  const token = positionsSelect(`${name}: whose vector`, labels.map((label, t) => `${t}  ${label}`), chooseToken);
+  const token = positionsSelect(`${name}: whose vector`, labels.map((label, t) => `${t} “${label}”`), chooseToken);
   const moved = (event) => choosePlace(Math.min(Math.max(Math.trunc(Number(event.target.value)) || 0, 0), context - 1));
   const range = el("input",
     { type: "range", min: 0, max: context - 1, step: 1, "aria-label": `${name}: position`, oninput: moved });

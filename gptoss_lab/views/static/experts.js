@@ -48,6 +48,12 @@ export function routing(data, layer) {
   };
 }
 
+/** A margin in words: "1.44", "less than 0.01"; below zero where an edit chose against the logits. */
+export function marginOf(margin) {
+  const size = Math.abs(margin);
+  return size < 0.005 ? "less than 0.01" : `${margin < 0 ? "−" : ""}${size.toFixed(2)}`;
+}
+
 const expertsShown = {
   weight: { title: "weight of the chosen", scale: { lo: 0, hi: 1, unit: "share" }, ticks: [0, 0.5, 1] },
   share: { title: "softmax over all experts", scale: { lo: 0, hi: 1, gamma: 0.5, unit: "share" }, ticks: [0, 0.1, 0.5, 1] },
@@ -73,7 +79,7 @@ export function mountExperts(root, data, store, env) {
   const path = el("tbody");
   const pathTitle = el("h3");
   const pathNote = el("p", { class: "gl-quiet" });
-  const node = el("div", { class: "gl-experts" },
+  const node = el("div", { class: "gl-view" }, el("div", { class: "gl-experts" },
     el("div", { style: { "min-width": "0" } },
       el("div", { class: "gl-experts-head" }, title,
         el("div", { class: "gl-experts-key" }, el("label", { class: "gl-quiet" }, "colours: ", pick), key)),
@@ -85,7 +91,7 @@ export function mountExperts(root, data, store, env) {
       el("div", { class: "gl-scroll" },
         el("table", { class: "gl-experts-path" },
           el("colgroup", {}, ["17%", "auto", "29%"].map((width) => el("col", { style: { width } }))),
-          el("thead", {}, el("tr", {}, ["layer", "experts and weights", "just missed"].map((name) => el("th", { scope: "col" }, name)))), path))));
+          el("thead", {}, el("tr", {}, ["layer", "experts and weights", "just missed"].map((name) => el("th", { scope: "col" }, name)))), path)))));
   root.append(node);
 
   const margin = { left: 66, top: 2, bottom: 66 };
@@ -131,14 +137,14 @@ export function mountExperts(root, data, store, env) {
       Object.assign(about, { scale: { lo: -most, hi: most, map: "differences" }, ticks: [-most, 0, most] });
     }
     return {
-      rows: one.experts, cols: one.tokens, scale: about.scale,
-      value: one[what], masked: what === "weight" ? (e, t) => Number.isNaN(one.weight(e, t)) : undefined,
+      rows: one.experts, cols: one.tokens, scale: about.scale, value: one[what],
+      masked: what === "weight" ? (e, t) => Number.isNaN(one.weight(e, t)) : (e, t) => one.logit(e, t) === -Infinity, // forbidden by an edit
     };
   }
 
   function say(one, e, t) {
     const w = one.weight(e, t);
-    const own = Number.isNaN(w) ? `not chosen${one.missed[t] === e ? `, missed by ${readable(one.margin[t])}` : ""}` : `weight ${percent(w)}`;
+    const own = Number.isNaN(w) ? `not chosen${one.missed[t] === e ? `, missed by ${marginOf(one.margin[t])}` : ""}` : `weight ${percent(w)}`;
     return `layer ${one.n}, token ${t} “${data.labels[t]}”, expert ${e}: ${own}; logit ${readable(one.logit(e, t))}, ${percent(one.share(e, t))} of a softmax over all`;
   }
 
@@ -223,18 +229,17 @@ export function mountExperts(root, data, store, env) {
     ctx.stroke();
     ctx.setLineDash([]);
     ctx.textBaseline = "middle";
-    ctx.lineWidth = 4;
-    ctx.strokeStyle = colours.of(loads, "page");
     for (const [text, x, y, ink] of written) {
+      ctx.fillStyle = colours.of(loads, "page");
+      ctx.fillRect(x - 2, y - 7, ctx.measureText(text).width + 4, 14); // over the line
       ctx.fillStyle = colours.of(loads, ink);
-      ctx.strokeText(text, x, y);
       ctx.fillText(text, x, y);
     }
     ctx.fillStyle = colours.of(loads, "muted");
     ctx.textBaseline = "top";
     ctx.fillText("load: share of", 0, h - margin.bottom + 6);
     ctx.fillText("all choices", 0, h - margin.bottom + 21);
-    ctx.fillText(`┆ even: ${percent(1 / one.experts)}`, 0, h - margin.bottom + 40);
+    ctx.fillText(`┆ even: ${Number((100 / one.experts).toPrecision(3))} %`, 0, h - margin.bottom + 40);
     loads.setAttribute("aria-label", `load of layer ${one.n}: ${[...one.load].map((v, e) => `expert ${e} ${percent(v)}`).join(", ")}`);
   }
 
@@ -261,7 +266,7 @@ export function mountExperts(root, data, store, env) {
     }
     const closest = one.margin.indexOf(Math.min(...one.margin));
     margins.setAttribute("aria-label", `margin by which the last chosen expert leads the best that missed, for every token; ` +
-      `smallest for token ${closest} “${data.labels[closest]}”: ${readable(one.margin[closest])}`);
+      `smallest for token ${closest} “${data.labels[closest]}”: ${marginOf(one.margin[closest])}`);
   }
 
   function drawPath(token, layer, expert) {
@@ -274,11 +279,14 @@ export function mountExperts(root, data, store, env) {
       row.children[1].replaceChildren(el("div", { class: "gl-experts-weights" }, chosen.map(({ expert: e, weight }) =>
         el("i", { class: e === expert && one.n === layer ? "gl-on" : "", style: { flex: `${Math.max(weight, 0.001)} 1 0` }, title: `expert ${e}: ${percent(weight)}` },
           weight > 0.4 ? `${e} · ${percent(weight)}` : weight > 0.1 ? `${e}` : ""))));
-      row.children[2].textContent = one.missed[token] < 0 ? "none" : `${one.missed[token]} by ${readable(one.margin[token])}`;
+      row.children[2].textContent = one.missed[token] < 0 ? "none" : `${one.missed[token]} by ${marginOf(one.margin[token]).replace("less than ", "<")}`;
       row.children[2].title = "the best expert that was not chosen, and by how much its logit fell short";
     });
     const tightest = layers.reduce((a, b) => (b.margin[token] < a.margin[token] ? b : a));
-    pathNote.textContent = `Closest call in layer ${tightest.n}: expert ${tightest.missed[token]} missed by ${readable(tightest.margin[token])}.`;
+    const near = tightest.margin[token];
+    pathNote.textContent = tightest.missed[token] < 0 ? "Every expert answers in every layer."
+      : near < 0 ? `Chosen against the logits in layer ${tightest.n}: expert ${tightest.missed[token]} leads by ${marginOf(-near)}.`
+        : `Closest call in layer ${tightest.n}: expert ${tightest.missed[token]} missed by ${marginOf(near)}.`;
   }
 
   const redraw = () => draw(true);

@@ -2,12 +2,14 @@
 
 import { Data, Store, el, tokenStrip } from "./core.js";
 import { mountAttention } from "./attention.js";
+import { mountCompare } from "./compare.js";
 import { mountExperts } from "./experts.js";
 import { mountPositions } from "./positions.js";
 import { mountSteps } from "./steps.js";
 import { mountTour } from "./tour_strip.js";
 
 const explorerMounts = { experts: mountExperts, attention: mountAttention, positions: mountPositions, steps: mountSteps };
+const explorerCompare = "compare"; // a tab of its own: it needs a second run, or a kernel to make one
 
 /** "dark" or "light": what the notebook says (JupyterLab, VS Code), else the system. */
 export function themeHere() {
@@ -18,12 +20,25 @@ export function themeHere() {
   return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 }
 
-/** Everything in `root`. env: { canRun, send(message) → Promise, save(changes) }; returns { update(data), destroy(), store }. */
+/** Everything in `root`. env: { canRun, canChange, others, send(message) → Promise, save(changes), beside };
+ *  returns { update(data, beside), updateBeside(beside), destroy(), store }.
+ *
+ *  Views find in their env: say(text), theme, and for comparing: beside (the second run as Data, or null),
+ *  onBeside(f) → forget, compare(change, other) → Promise where a kernel answers, others, mounts (the views by name). */
 export function mountExplorer(root, data, store, env = {}) {
   const off = new AbortController();
   const word = el("div", { class: "gl-word", role: "status", "aria-live": "polite" });
   const spoken = el("div", { class: "gl-hidden", "aria-live": "polite" });
-  const inside = { ...env, theme: themeHere(), say: (text) => (spoken.textContent = text) };
+  const besideListeners = new Set();
+  const inside = {
+    ...env, theme: themeHere(), say: (text) => (spoken.textContent = text),
+    beside: env.beside ?? null, mounts: explorerMounts, memory: {},
+    compare: env.canChange ? (change, other = "") => env.send({ type: "compare", change, other }) : undefined,
+    onBeside: (listener) => {
+      besideListeners.add(listener);
+      return () => besideListeners.delete(listener);
+    },
+  };
   const name = `gl-${Math.random().toString(36).slice(2, 8)}`;
   let shown = null;
   let view = null;
@@ -101,25 +116,44 @@ export function mountExplorer(root, data, store, env = {}) {
       if (is) panel.setAttribute("aria-labelledby", tab.id);
     });
     panel.replaceChildren();
+    const mount = asked === explorerCompare ? mountCompare : explorerMounts[asked];
     const why = data.missing[asked];
     if (why) panel.append(el("p", { class: "gl-absent" }, `This view has nothing to show here: ${why}`));
-    else if (!explorerMounts[asked]) panel.append(el("p", { class: "gl-absent" }, `This version has no view called ${asked}.`));
+    else if (!mount) panel.append(el("p", { class: "gl-absent" }, `This version has no view called ${asked}.`));
     else {
       try {
-        view = explorerMounts[asked](panel, data, store, inside);
+        view = mount(panel, data, store, inside);
       } catch (error) {
         console.error(error);
         panel.replaceChildren(el("p", { class: "gl-absent" }, `This view cannot be drawn: ${error.message}`));
       }
     }
-    code.textContent = data.code[asked] ?? "";
-    shownCode.hidden = copy.hidden = !data.code[asked];
+    showCode();
     root.dataset.view = asked;
     env.save?.({ view: asked });
   }
 
+  const codeOf = (name) => (name === explorerCompare ? inside.beside?.code[name] : data.code[name]) ?? "";
+
+  function showCode() {
+    code.textContent = codeOf(shown);
+    shownCode.hidden = copy.hidden = !codeOf(shown);
+  }
+
+  /** The names of the tabs, in order. */
+  function tabNames() {
+    return [...data.payload.views, ...(inside.compare || inside.beside ? [explorerCompare] : [])];
+  }
+
+  /** Another second run, or none. */
+  function setBeside(next) {
+    inside.beside = next;
+    const [limits, others] = [data.limits, next?.limits];
+    store.limit(next ? { ...limits, layer: Math.min(limits.layer, others.layer), head: Math.min(limits.head, others.head) } : limits);
+  }
+
   async function copyCode() {
-    const text = data.code[shown] ?? "";
+    const text = codeOf(shown);
     try {
       await navigator.clipboard.writeText(text);
       word.className = "gl-word";
@@ -132,7 +166,7 @@ export function mountExplorer(root, data, store, env = {}) {
   }
 
   tabs.addEventListener("keydown", (event) => {
-    const all = data.payload.views;
+    const all = tabNames();
     const at = all.indexOf(shown);
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: all.length - 1 }[event.key];
     if (to === undefined || event.target.getAttribute("role") !== "tab") return;
@@ -161,10 +195,10 @@ export function mountExplorer(root, data, store, env = {}) {
     after.disabled = now.token === data.tokens - 1;
   }
 
-  function fill(next) {
+  function fill(next, beside = null) {
     data = next;
     const { config } = data;
-    store.limit(data.limits);
+    setBeside(beside);
     heading.textContent = config.name;
     source.textContent = `Source: ${data.source}`;
     strip = tokenStrip(data.labels, (token) => store.set({ token }));
@@ -182,9 +216,9 @@ export function mountExplorer(root, data, store, env = {}) {
     told.textContent = data.payload.summary ?? "";
     leftOut.textContent = data.leftOut.length ? `Left out, because it would not fit: ${data.leftOut.join("; ")}.` : "";
     if (data.payload.prompt !== undefined && document.activeElement !== prompt) prompt.value = data.payload.prompt;
-    const all = data.payload.views;
+    const all = tabNames();
     tabs.replaceChildren(...all.map((key) => el("button", { type: "button", role: "tab", class: "gl-tab", id: `${name}-${key}`, "data-view": key,
-      "aria-controls": `${name}-panel`, onclick: () => open(key) }, data.payload.titles[key] ?? key)), copy);
+      "aria-controls": `${name}-panel`, onclick: () => open(key) }, key === explorerCompare ? "Edit and compare" : data.payload.titles[key] ?? key)), copy);
     choose();
     open(all.includes(shown) ? shown : all.includes(env.view) ? env.view : all[0]);
     tour.update(data);
@@ -205,10 +239,15 @@ export function mountExplorer(root, data, store, env = {}) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themed, { signal: off.signal });
   theme();
   const forget = store.on(choose);
-  fill(data);
+  fill(data, env.beside);
   return {
     store,
     update: fill,
+    updateBeside(next) {
+      setBeside(next);
+      for (const listener of [...besideListeners]) listener(next);
+      showCode();
+    },
     destroy() {
       forget();
       tour.destroy();
@@ -220,22 +259,30 @@ export function mountExplorer(root, data, store, env = {}) {
   };
 }
 
-/** The page: header and numbers lie in two blocks of it, as JSON and as base64. */
+/** What two blocks of a page hold, as JSON and as base64: a Data, or null where there are none. */
+function readBlocks(name) {
+  const header = document.getElementById(`${name}header`);
+  if (!header) return null;
+  const packed = atob(document.getElementById(`${name}block`).textContent.trim());
+  return new Data(JSON.parse(header.textContent), Uint8Array.from(packed, (c) => c.charCodeAt(0)));
+}
+
+/** The page: one run, or two. */
 export function mountPage() {
-  const payload = JSON.parse(document.getElementById("gptoss-lab-header").textContent);
-  const packed = atob(document.getElementById("gptoss-lab-block").textContent.trim());
-  const bytes = Uint8Array.from(packed, (c) => c.charCodeAt(0));
-  const data = new Data(payload, bytes);
+  const data = readBlocks("gptoss-lab-");
+  const beside = readBlocks("gptoss-lab-beside-");
   const root = document.getElementById("gptoss-lab");
   const set = () => (document.documentElement.dataset.theme = themeHere());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", set);
   set();
-  globalThis.gptossLab = mountExplorer(root, data, new Store(data.limits, { token: data.tokens - 1 }), {});
+  const first = new Store(data.limits, { token: data.tokens - 1 });
+  globalThis.gptossLab = mountExplorer(root, data, first, { beside, view: beside ? explorerCompare : undefined });
 }
 
 /** The widget, as anywidget calls it: the same explorer, whose prompts go to the kernel and whose numbers come from it. */
 function render({ model, el: place }) {
   const read = () => new Data(model.get("header"), model.get("block"));
+  const readBeside = () => (model.get("beside").format ? new Data(model.get("beside"), model.get("beside_block")) : null);
   const waiting = new Map();
   let asked = 0;
   const send = (message) => new Promise((resolve, reject) => {
@@ -259,14 +306,28 @@ function render({ model, el: place }) {
   place.append(root);
   const data = read();
   const made = mountExplorer(root, data, new Store(data.limits, { token: data.tokens - 1 }), {
-    canRun: model.get("can_run"), view: model.get("view"), send,
+    canRun: model.get("can_run"), canChange: model.get("can_change"), others: model.get("others"), view: model.get("view"),
+    beside: readBeside(), send,
   });
-  const changed = () => made.update(read());
+  let news = null; // both headers may change in one message: they are read together, once
+  const changed = (header) => () => {
+    if (news) return (news.header ||= header);
+    news = { header };
+    return queueMicrotask(() => {
+      const all = news.header;
+      news = null;
+      if (all) made.update(read(), readBeside());
+      else made.updateBeside(readBeside());
+    });
+  };
+  const [all, second] = [changed(true), changed(false)];
   model.on("msg:custom", answered);
-  model.on("change:header", changed);
+  model.on("change:header", all);
+  model.on("change:beside", second);
   return () => {
     model.off("msg:custom", answered);
-    model.off("change:header", changed);
+    model.off("change:header", all);
+    model.off("change:beside", second);
     made.destroy();
   };
 }

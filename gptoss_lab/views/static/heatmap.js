@@ -159,8 +159,9 @@ export function heatmap(canvas, options) {
         ctx.strokeRect(x1, y1, x2 - x1, y2 - y1);
       }
     };
+    const spare = Math.max(0, (7 - ch) / 2); // a thin row is framed from outside, or its frame would hide it
     if (row !== undefined && col !== undefined) frame(box.x(col), box.y(row), cw, ch, 2);
-    else if (row !== undefined) frame(box.left, box.y(row), box.width, ch, 2);
+    else if (row !== undefined) frame(box.left, box.y(row) - spare, box.width, ch + 2 * spare, 2);
     else if (col !== undefined) frame(box.x(col), box.top, cw, box.height, 2);
     if (isFocused()) {
       ctx.setLineDash([4, 3]);

@@ -25,10 +25,9 @@ const positionsStyle = `
 .gl-pos h3 { margin: 0 0 6px; font-size: 14px; font-weight: 600; }
 .gl-pos h3 .gl-quiet { font-weight: 400; }
 .gl-pos-found { flex: 1 1 460px; min-height: 2.9em; }
-.gl-pos-ends { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 12px; }
+.gl-pos-ends { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 12px; }
 .gl-pos-end { border: 1px solid var(--gl-line); border-left: 4px solid var(--end); border-radius: 6px;
   padding: 8px 12px; display: grid; grid-template-columns: auto 1fr auto; gap: 6px 10px; align-items: center; }
-.gl-pos-end b { color: var(--end); }
 .gl-pos-end select { min-width: 0; width: 100%; }
 .gl-root .gl-pos-end input[type=range] { appearance: none; width: 100%; min-width: 0; min-height: 0;
   height: 6px; padding: 0; border: 0; border-radius: 3px; background: var(--gl-line); cursor: pointer; }
@@ -37,7 +36,7 @@ const positionsStyle = `
 .gl-pos-end input::-moz-range-thumb { width: 18px; height: 18px; border: 0; border-radius: 9px;
   background: var(--end); }
 .gl-pos-end input[type=number] { width: 7.5em; }
-.gl-pos-row { display: flex; flex-wrap: wrap; gap: 6px 18px; align-items: center; }
+.gl-pos-row { display: flex; flex-wrap: wrap; gap: 6px 18px; align-items: baseline; }
 .gl-pos-row label { display: inline-flex; gap: 6px; align-items: center; }
 .gl-root .gl-pos-row input { min-height: 0; }
 .gl-pos-dials { display: grid; grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); gap: 6px; }
@@ -59,6 +58,17 @@ const positionsStyle = `
   stroke-linejoin: round; }
 .gl-pos-chart .soft { fill: var(--gl-muted); }
 .gl-pos-chart .grid { stroke: var(--gl-line); }
+@container gl-view (max-width: 980px) {
+  .gl-pos-dials { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+  .gl-pos-found { flex-basis: 300px; }
+  .gl-pos-end input[type=number] { width: 5.5em; }
+  .gl-pos-charts { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .gl-pos-charts > section:first-child { grid-column: 1 / -1; }
+}
+@container gl-view (max-width: 720px) { .gl-pos-found { min-height: 4.4em; } }
+@container gl-view (max-width: 560px) {
+  .gl-pos-charts { grid-template-columns: minmax(0, 1fr); }
+}
 `;
 
 /** Keys typed into a control stay there: a notebook has shortcuts of its own. */
@@ -101,7 +111,7 @@ export function mountPositions(root, data, store, env = {}) {
     const reason = why();
     view = null;
     root.replaceChildren(el("style", {}, positionsStyle));
-    if (reason) return root.append(el("p", { class: "gl-pos-found" }, reason));
+    if (reason) return root.append(el("p", { class: "gl-absent" }, reason));
     const c = now.config;
     const labels = Array.from(now.labels);
     const own = { plain: positionsFrequencies(c.d_head, c.rope_theta), model: Array.from(c.frequencies) };
@@ -141,10 +151,10 @@ export function mountPositions(root, data, store, env = {}) {
     const rest = el("div", { class: "gl-pos" });
     view = { query, key, found, rest, dials, reach, reaches, score, waves, big, own, list: new Map(), drawn: "",
       sizes: new Map(), size: (node) => view.sizes.get(node) ?? [400, 250] };
-    root.append(el("div", { class: "gl-pos", onkeydown: positionsQuiet },
+    root.append(el("div", { class: "gl-view" }, el("div", { class: "gl-pos", onkeydown: positionsQuiet },
       el("div", { class: "gl-pos-row" }, found, c.yarn && el("label", {}, stretched, ` YaRN (×${c.yarn.factor})`),
-        el("label", {}, all, ` all ${own.model.length} pairs`)),
-      rest));
+        own.model.length > 8 && el("label", {}, all, ` all ${own.model.length} pairs`)),
+      rest)));
     rest.append(
       el("div", { class: "gl-pos-ends" }, query.node, key.node),
       el("section", {}, el("h3", {}, "Each pair of channels is a hand: thin before the rotation, thick after ",
@@ -230,7 +240,7 @@ export function mountPositions(root, data, store, env = {}) {
         ? `That is outside this layer's window of ${window}: the model does not look there.`
         : window ? `That is inside this layer's window of ${window}.`
           : "This layer is dense: it may look at any distance.";
-    const where = (side) => `${now.labels[tokens[side]]} at ${at[side].toLocaleString("en")}`;
+    const where = (side) => `“${now.labels[tokens[side]]}” at ${at[side].toLocaleString("en")}`;
     const apart = Math.abs(distance);
     const words = `Query ${where(0)}, key ${where(1)}${moved ? " (moved)" : ""}: ${apart.toLocaleString("en")} ` +
       `token${apart === 1 ? "" : "s"} apart, score ${positionsSigned(score)} before the softmax. ${seen}`;

@@ -32,16 +32,19 @@ export function positionsWaveChart(node, size, { frequencies, plain, lengths, pa
   const [long, short] = [positionsWavelengths(frequencies), positionsWavelengths(plain)];
   const most = Math.log10(Math.max(...long, ...lengths.map((l) => l.tokens)) * 2);
   const frame = positionsFrame(node, size, {
-    x: [-0.5, frequencies.length - 0.5], y: [0.5, most], xTicks: positionsTicks(0, frequencies.length - 1, 8),
+    x: [-0.5, frequencies.length - 0.5], y: [0.5, most], xTicks: positionsTicks(0, frequencies.length - 1, 8).filter(Number.isInteger),
     yTicks: positionsTicks(1, Math.floor(most), 4), xName: "pair, fastest first", yName: "tokens for one turn",
     yTick: (t) => (t < 4 ? (10 ** t).toLocaleString("en") : t < 6 ? `${10 ** (t - 3)}k` : `${10 ** (t - 6)}M`),
   });
-  for (const { tokens, name, idea, dash } of lengths) {
+  let below = Infinity; // names at the right stand under their lines, and keep clear of the axis and of one another
+  for (const { tokens, name, idea, dash } of [...lengths].sort((a, b) => a.tokens - b.tokens)) {
     const high = Math.log10(tokens) > (0.5 + most) / 2;
     const y = frame.y(Math.log10(tokens));
+    const under = Math.min(y + 14, frame.bottom - 4, below - 14);
+    if (!high) below = under;
     frame.add(svg("line", { x1: frame.left, x2: frame.right, y1: y, y2: y, stroke: `var(--gl-${idea})`,
       "stroke-width": 1.6, "stroke-dasharray": dash }),
-      svg("text", { x: high ? frame.left + 6 : frame.right - 2, y: y + (high ? -4 : 14),
+      svg("text", { x: high ? frame.left + 6 : frame.right - 2, y: high ? y - 4 : under,
         "text-anchor": high ? "start" : "end" }, `${name} ${tokens.toLocaleString("en")}`));
   }
   const dots = (values, shape) => values.forEach((v, i) => frame.add(shape(frame.x(i), frame.y(Math.log10(v)), i)));

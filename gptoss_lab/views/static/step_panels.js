@@ -2,13 +2,15 @@
 // model would say if it stopped here. Each is made once for a trace and then only told what to show.
 
 import { colours, el, percent, svg } from "./core.js";
+import { marginOf } from "./experts.js";
 import { heatmap, readable } from "./heatmap.js";
 import { stepsChange, stepsMargin, stepsReach, stepsTop } from "./walk.js";
 
-/** Colours for the tokens of a text from shares of 0 to 1 (or null): { shade, ink, titles }. */
-export function panelShade(shares, most, name) {
+/** Colours for the tokens of a text from shares of 0 to `most` (or null), by square roots where `rooted`, as in Attention:
+ *  { shade, ink, titles }. */
+export function panelShade(shares, most, name, rooted = false) {
   const rgb = shares.map((s) => (s === null || !Number.isFinite(s) ? null
-    : colours.at("cividis", Math.min(1, s / (most || 1)))));
+    : colours.at("cividis", Math.min(1, s / (most || 1)) ** (rooted ? 0.5 : 1))));
   return {
     shade: rgb.map((c) => c && `rgb(${c.join(" ")})`), ink: rgb.map((c) => c && colours.inkOn(c)),
     titles: shares.map((s) => (s === null || !Number.isFinite(s) ? "not seen" : name(s))),
@@ -97,22 +99,27 @@ export function panelExperts(data, pick) {
         name.textContent = `expert ${e}`;
         bar.style.width = `${100 * w}%`;
         share.textContent = percent(w);
+        row.setAttribute("aria-label", `expert ${e}, weight ${percent(w)}`);
       });
-      const near = stepsMargin(logits, kept);
-      missed.textContent = near
-        ? `Just missed: expert ${near.missed}, its logit ${readable(near.margin)} below that of expert ${near.last}.`
-        : "Every expert answers here.";
-      const [low, high] = [Math.min(0, ...logits), Math.max(0, ...logits)];
+      const near = stepsMargin(logits, choice);
+      missed.textContent = !near ? "No other expert could have been chosen here."
+        : near.margin < 0 ? `Chosen against the logits: expert ${near.missed} is ${marginOf(-near.margin)} above expert ${near.last}.`
+          : `Just missed: expert ${near.missed}, its logit ${marginOf(near.margin)} below that of expert ${near.last}.`;
+      const finite = logits.filter(Number.isFinite); // an edit forbids an expert with −∞
+      const [low, high] = [Math.min(0, ...finite), Math.max(0, ...finite)];
       const y = (v) => 106 - ((v - low) / (high - low || 1)) * 102;
       bars.forEach((bar, e) => {
         const chosen = choice.includes(e);
-        bar.setAttribute("y", Math.min(y(logits[e]), y(0)));
-        bar.setAttribute("height", Math.max(Math.abs(y(logits[e]) - y(0)), 1));
-        bar.setAttribute("fill", chosen ? "var(--gl-experts)" : "var(--gl-page)");
+        const forbidden = !Number.isFinite(logits[e]);
+        const end = forbidden ? 110 : y(logits[e]);
+        bar.setAttribute("y", Math.min(end, y(0)));
+        bar.setAttribute("height", Math.max(Math.abs(end - y(0)), 1));
+        bar.setAttribute("fill", chosen ? "var(--gl-experts)" : forbidden ? "var(--gl-masked)" : "var(--gl-page)");
+        bar.setAttribute("stroke-dasharray", forbidden ? "4 3" : "none");
         bar.setAttribute("stroke", e === expert ? "var(--gl-pick)" : chosen ? "var(--gl-experts)" : "var(--gl-muted)");
         bar.setAttribute("stroke-width", e === expert ? 2.5 : 1);
         bar.setAttribute("vector-effect", "non-scaling-stroke");
-        bar.firstChild.textContent = `expert ${e}: ${readable(logits[e])}`;
+        bar.firstChild.textContent = `expert ${e}: ${forbidden ? "forbidden (−∞)" : readable(logits[e])}`;
       });
       zero.setAttribute("y1", y(0));
       zero.setAttribute("y2", y(0));

@@ -26,7 +26,6 @@ const stepsStyle = `
 .gl-steps-block { display: block; width: 100%; max-width: 1000px; margin: 0 auto; font-size: 13px; }
 .gl-steps-found { min-height: 2.9em; }
 .gl-steps-main { display: grid; grid-template-columns: minmax(0, 1.35fr) minmax(0, 1fr); gap: 12px 24px; }
-@media (max-width: 900px) { .gl-steps-main { grid-template-columns: minmax(0, 1fr); } }
 .gl-steps-did { min-height: 440px; }
 .gl-steps-did > h3 { border-left: 4px solid var(--did); padding-left: 8px; margin-bottom: 6px; }
 .gl-steps-scroll { max-height: 250px; overflow-y: auto; }
@@ -36,7 +35,8 @@ const stepsStyle = `
 .gl-steps-looks.chosen { background: var(--gl-hover); }
 .gl-steps-looks > span:first-child { overflow: hidden; text-overflow: ellipsis; }
 .gl-steps-looks > span > span + span { margin-left: 10px; }
-.gl-steps-sink { color: var(--gl-sink); }
+.gl-steps-sink::before { content: ""; display: inline-block; width: 9px; height: 9px; border-radius: 2px;
+  background: var(--gl-sink); margin-right: 5px; }
 .gl-root .gl-steps-answer { display: grid; grid-template-columns: 84px 1fr 58px; gap: 10px; align-items: center;
   width: 100%; text-align: left; border-color: transparent; background: none; }
 .gl-root .gl-steps-answer[aria-pressed=true] { border-color: var(--gl-pick); }
@@ -46,7 +46,7 @@ const stepsStyle = `
 .gl-steps-logits { display: block; width: 100%; height: 110px; }
 .gl-steps-channels { height: 84px; }
 .gl-steps section + section { margin-top: 14px; }
-.gl-steps .gl-strip { max-height: 232px; }
+.gl-steps .gl-strip { max-height: 220px; }
 .gl-steps-told { min-height: 1.5em; }
 .gl-steps-columns { display: grid; grid-template-columns: 1fr 1fr; gap: 0 20px; }
 .gl-steps-columns h4 { margin-top: 0; color: var(--gl-muted); font-weight: 400; }
@@ -56,6 +56,23 @@ const stepsStyle = `
 .gl-steps-next i { background: var(--gl-output); border: 1px solid var(--gl-ink); box-sizing: border-box;
   min-width: 2px; border-radius: 3px; }
 .gl-steps-next.real b { text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 3px; }
+@container gl-view (max-width: 980px) {
+  .gl-steps-block { font-size: 16px; }
+  .gl-steps-main { grid-template-columns: minmax(0, 1fr); }
+  .gl-steps-did { min-height: 400px; }
+  .gl-steps-both { grid-template-columns: minmax(0, 1fr) minmax(0, 1.25fr); }
+  .gl-steps-tells { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 24px; }
+  .gl-steps .gl-steps-tells > section { margin: 0; }
+  .gl-steps-tells h3 .gl-quiet { display: block; }
+  .gl-steps-columns { gap: 0 14px; }
+  .gl-steps-next { grid-template-columns: minmax(0, 1fr) 26% 48px; gap: 6px; }
+  .gl-steps-tells .gl-read { height: 40px; white-space: normal; }
+  .gl-steps-told { min-height: 2.9em; }
+}
+@container gl-view (max-width: 720px) { .gl-steps-found { min-height: 4.4em; } }
+@container gl-view (max-width: 560px) {
+  .gl-steps-tells { grid-template-columns: minmax(0, 1fr); }
+}
 `;
 
 /** Mounts the view. The step is part of the shared selection (`step`), and follows `layer` when others change it. */
@@ -93,14 +110,14 @@ export function mountSteps(root, data, store, env = {}) {
     const shaded = el("h4", {});
     const strip = tokenStrip(now.labels, (token) => store.set({ token }), "tokens of the text, shaded by this step");
     const did = el("section", { class: "gl-steps-did" }, title, body, shaded, strip.node);
-    root.append(el("div", { class: "gl-steps", onkeydown: key },
+    root.append(el("div", { class: "gl-view" }, el("div", { class: "gl-steps", onkeydown: key },
       el("div", { class: "gl-steps-nav" }, previous, next, el("div", { class: "gl-steps-where" }, walk.node, range)),
       block.node, found,
       el("div", { class: "gl-steps-main" }, did,
-        el("div", {}, el("section", {},
+        el("div", { class: "gl-steps-tells" }, el("section", {},
           el("h3", {}, "The five likeliest next tokens so far ",
           el("span", { class: "gl-quiet" }, "read out early, as if this were the last residual")), following.node),
-          el("section", {}, el("h3", {}, "The residual of the chosen token"), residual.node)))));
+          el("section", {}, el("h3", {}, "The residual of the chosen token"), residual.node))))));
     view = { now, steps, walk, block, range, previous, next, found, attention, experts, residual, following, title,
       body, shaded, strip, did, moves: new Map() };
     const { layer } = store.get();
@@ -132,14 +149,14 @@ export function mountSteps(root, data, store, env = {}) {
   /** What attention, the experts or nothing did: fills the left panel; returns shares for the text and words. */
   function did(step, { token, head, expert }) {
     const { now } = view;
-    const label = (t) => now.labels[t];
+    const label = (t) => `“${now.labels[t]}”`;
     if (step.kind === "attention" && now.has(`blocks.${step.layer}.attention.pattern`)) {
       const { row, sink, tops, seen } = view.attention.update({ layer: step.layer, token, head });
       const window = now.config.windows[step.layer];
       return {
         title: `What attention looked at from ${label(token)} (${window ? `a window of ${window}` : "dense"})`,
         node: view.attention.node, shaded: `The text as head ${head} sees it`,
-        shares: Array.from(row, (v, s) => (seen(s) ? v : null)), most: Math.max(...row), name: percent,
+        shares: Array.from(row, (v, s) => (seen(s) ? v : null)), most: 1, rooted: true, name: percent,
         words: `head ${head} looks most at ` +
           (tops.length ? `${label(tops[0])} (${percent(row[tops[0]])})` : "nothing") +
           (sink === undefined ? "" : `, its sink takes ${percent(sink)}`),
@@ -215,16 +232,16 @@ export function mountSteps(root, data, store, env = {}) {
     view.title.textContent = shown.title;
     view.did.style.setProperty("--did", diagramInk(step.kind));
     view.shaded.textContent = shown.shaded;
-    view.strip.update({ selected: selection.token, ...panelShade(shown.shares, shown.most, shown.name) });
+    view.strip.update({ selected: selection.token, ...panelShade(shown.shares, shown.most, shown.name, shown.rooted) });
     const change = view.residual.update({ step, token: selection.token });
     const last = n === steps.length - 1;
     const words = view.following.update({ n: last ? n - 1 : n, before: last || n === 0 ? null : n - 1,
       token: selection.token });
-    const moved = change ? ` The residual of ${now.labels[selection.token]} goes from length ` +
+    const moved = change ? ` The residual of “${now.labels[selection.token]}” goes from length ` +
       `${readable(change.before)} to ${readable(change.after)}, cosine ${change.cosine.toFixed(3)}.` : "";
-    const nextWord = !words ? "" : words.was === null ? ` Likeliest next so far: ${words.is}.`
-      : words.was === words.is ? ` The likeliest next token stays ${words.is}.`
-      : ` The likeliest next token turns from ${words.was} to ${words.is}.`;
+    const nextWord = !words ? "" : words.was === null ? ` Likeliest next so far: “${words.is}”.`
+      : words.was === words.is ? ` The likeliest next token stays “${words.is}”.`
+      : ` The likeliest next token turns from “${words.was}” to “${words.is}”.`;
     const sentence = `${where}: ${shown.words}.${moved}${nextWord}`;
     view.found.textContent = sentence;
     if (said !== sentence) env.say?.(sentence);

@@ -16,6 +16,8 @@ export function mountTour({ store, env, open, run }) {
   let fields = [];
   let seen = {}; // the selection when the question was shown: what differs from it was chosen
 
+  const tourCanOpen = (view) => data.payload.views.includes(view) || (view === "compare" && Boolean(env.compare || env.beside));
+
   const button = el("button", { type: "button", class: "gl-tour-open", "aria-expanded": "false", onclick: () => (node.hidden ? begin() : close()) }, "Guided tour");
   const title = el("h2", { tabindex: -1 });
   const count = el("span", { class: "gl-quiet" });
@@ -68,7 +70,7 @@ export function mountTour({ store, env, open, run }) {
     propose.hidden = !data.payload.tour || !env.canRun || data.payload.tour === data.text.join("");
     left.textContent = at === 0 && plan.left.length ? `Left out: ${plan.left.map(([name, why]) => `${name} (${why})`).join(" ")}` : "";
     write(told[at].answer);
-    if (data.payload.views.includes(question.view)) open(question.view);
+    if (tourCanOpen(question.view)) open(question.view);
     const to = told[at].answer?.select ?? (poor ? null : question.start(data));
     if (to) store.set(to);
     seen = store.get();
@@ -122,7 +124,7 @@ export function mountTour({ store, env, open, run }) {
     }
     if (told[asked] !== state || asked !== at || node.hidden) return;
     write(state.answer);
-    if (data.payload.views.includes(question.view)) open(question.view);
+    if (tourCanOpen(question.view)) open(question.view);
     store.set(state.answer.select);
     seen = store.get();
   }

@@ -40,10 +40,12 @@ export function stepsTop(values, count) {
   return places.sort((a, b) => values[b] - values[a] || a - b).slice(0, count);
 }
 
-/** The k-th largest logit minus the (k+1)-th, and whose they are: how nearly another expert was chosen. */
-export function stepsMargin(logits, k) {
-  const [last, missed] = stepsTop(logits, k + 1).slice(k - 1);
-  return missed === undefined ? null : { last, missed, margin: logits[last] - logits[missed] };
+/** The lowest logit among the chosen experts minus the highest among the others, and whose they are: how nearly another
+ *  one was chosen; below zero where an edit chose against the logits, null where nobody was left to choose. */
+export function stepsMargin(logits, chosen) {
+  const order = stepsTop(logits, logits.length);
+  const [last, missed] = [order.filter((e) => chosen.includes(e)).at(-1), order.find((e) => !chosen.includes(e))];
+  return last === undefined || missed === undefined ? null : { last, missed, margin: logits[last] - logits[missed] };
 }
 
 /** A size that colours may end at: the largest but for the most extreme share of the numbers, so that one channel
