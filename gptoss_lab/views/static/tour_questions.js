@@ -208,7 +208,7 @@ const tourQuestionForbid = {
     if (!tourHas(data, "experts.choice")) return tourLacks("experts.choice");
     if (!data.has("steps.ids")) return "the likeliest next tokens are not among what was sent (they belong to Steps)";
     return env.compare || env.beside ? null : "a page cannot run the model, and this one holds no second run. lab.explore(model) in a notebook runs it; " +
-      "lab.export_html(lab.views.compared(model, text, lab.Change(forbid=[5])), 'page.html') records it";
+      "gptoss-lab explore TEXT --forbid-expert 5 --out page.html records it (5: any expert)";
   },
   start: () => null,
   ask(data, env) {
