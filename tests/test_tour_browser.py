@@ -263,7 +263,7 @@ def test_without_a_second_run_the_tour_says_how_to_record_one(opened):
         tour.tab_to("Next →")
         tour.page.keyboard.press("Enter")
     said = tour.page.locator(".gl-tour-ask").inner_text()
-    assert "This cannot be answered here" in said and "lab.views.compared" in said
+    assert "This cannot be answered here" in said and "--forbid-expert 5" in said
     assert not tour.page.locator(".gl-tour-show").is_visible()
 
 
@@ -353,5 +353,24 @@ def test_the_widget_offers_the_tours_text_and_runs_it(browser, mini_oss):
     tour.predict(layer="2", expert="5")
     assert "dealt at random over the words, 200 times" in tour.answer()
     assert not tour.page.get_by_text("Run the tour's text").is_visible()
+    watched.page.context.close()
+    assert watched.wrong == []
+
+
+def test_the_widget_forbids_an_expert_in_the_real_model(browser, model, runs):  # noqa: F811
+    """Question 5 with a real explorer behind the page: the count is that of the test's own two runs."""
+    watched = Watched(browser.new_context(viewport={"width": 1440, "height": 900}).new_page())
+    open_live(watched.page, model, TEXT)
+    tour = Tour(watched)
+    tour.open()
+    for _ in range(4):
+        tour.tab_to("Next →")
+        tour.page.keyboard.press("Enter")
+    changed = int((runs[0]["logits"][0].argmax(-1) != runs[1]["logits"][0].argmax(-1)).sum())
+    tour.predict(n=f"{FORBIDDEN}", tokens_that_change="0", **{"probabilities_move,_points": "0"})
+    tour.page.wait_for_function("/\\d+ of/.test(document.querySelector('.gl-tour-answer').textContent)")
+    assert f"{changed} of {len(runs[0].labels)} tokens get another" in tour.answer()
+    assert tour.view() == "compare" and "not counted" not in tour.answer()
+    assert tour.page.get_by_text(f"expert {FORBIDDEN} forbidden").first.is_visible()
     watched.page.context.close()
     assert watched.wrong == []

@@ -2,7 +2,7 @@
 //
 // A question: { id, title, view, absent(data, env) → why this model has no such question, or null; poor(data) → why these numbers do not
 // answer it, or null; start(data) → a selection, or null; ask(data) → what to do; fields(data, env) → [{name, label, options or
-// number: [lowest, highest], linked, first}]; answer(data, guess, env) → { verdict, lines: [[name, text]], select, poor } or a
+// number: [lowest, highest], linked, first}]; answer(data, guess, env) → { verdict, lines: [[name, text]], select } or a
 // promise of it }. A linked field follows the shared selection: what is selected in the view is the prediction. No answer
 // is stored: each is computed from the `Data` that the views draw.
 
@@ -155,7 +155,6 @@ const tourQuestionWindow = {
         ["Beware", `one layer sees ${most} back; the layer above reads tokens that have already read others, so a stack reaches farther.`],
       ],
       select: { layer, token: reach.query, ...(cut ? { key: reach.key } : {}) },
-      poor: !cut,
     };
   },
 };
@@ -209,7 +208,7 @@ const tourQuestionForbid = {
     if (!tourHas(data, "experts.choice")) return tourLacks("experts.choice");
     if (!data.has("steps.ids")) return "the likeliest next tokens are not among what was sent (they belong to Steps)";
     return env.compare || env.beside ? null : "a page cannot run the model, and this one holds no second run. lab.explore(model) in a notebook runs it; " +
-      "lab.export_html(lab.views.compared(model, text, lab.Change(forbid=[5])), 'page.html') records it";
+      "gptoss-lab explore TEXT --forbid-expert 5 --out page.html records it (5: any expert)";
   },
   start: () => null,
   ask(data, env) {
@@ -240,6 +239,7 @@ const tourQuestionForbid = {
     const [users, others] = [used.filter(({ many }) => many), used.filter(({ many }) => !many)];
     const hit = (list) => list.filter(({ t }) => c.changed.includes(t)).length;
     const first = users[0]?.t;
+    const only = tourOnly(data, after, guess.expert);
     const many = c.changed.length;
     const near = Math.abs(guess.changed - many) <= Math.max(1, c.tokens / 10);
     return {
@@ -247,11 +247,12 @@ const tourQuestionForbid = {
       lines: [
         ["Where", `most at ${tourToken(data, c.most)}: a probability moves by ${tourPoints(c.moves[c.most])}.` + (c.follows
           ? ` The token that really follows had ${percent(c.follows.before)} on average and has ${percent(c.follows.after)}.` : "")],
-        ["Who", first === undefined ? `nobody asked expert ${guess.expert} in this text: nothing could change.`
-          : `${hit(users)} of the ${users.length} tokens that asked expert ${guess.expert} in some layer change, ${hit(others)} of the ${others.length} that did not: those only read the others. ` +
-            (first ? `The first to ask it is ${tourToken(data, first)}; nothing can change before.` : "The first token already asks it.")],
-        ["Beware", (tourOnly(data, after, guess.expert) ? "" : `the second run does not forbid expert ${guess.expert} alone (${after.extra["compare.words"] || after.source}). `) +
-          `Expert ${guess.expert} stands for ${choices.length} experts, one a layer, with ${percent(tourLoad(choices, E)[guess.expert])} of all choices. A move is the largest change among the likeliest tokens listed.`],
+        ["Who", !only ? `not counted: the second run does not forbid expert ${guess.expert} alone (${after.extra["compare.words"] || after.source}).`
+          : first === undefined ? `no token asked expert ${guess.expert} in this text: nothing could change.`
+            : `${hit(users)} of the ${users.length} tokens that asked expert ${guess.expert} in some layer change, ${hit(others)} of the ${others.length} that did not: those only read the others. ` +
+              (first ? `The first to ask it is ${tourToken(data, first)}; nothing can change before.` : "The first token already asks it.")],
+        ["Beware", `expert ${guess.expert} stands for ${choices.length} experts, one a layer, with ${percent(tourLoad(choices, E)[guess.expert])} of all choices. ` +
+          "A move is the largest change among the likeliest tokens listed."],
       ],
       select: { expert: guess.expert, token: c.most },
     };
