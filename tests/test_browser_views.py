@@ -6,22 +6,16 @@ Skipped, with the reason, where Chromium or Playwright is absent.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 import torch
+from browsing import IN_A_BROWSER
 
 import gptoss_lab as lab
 from gptoss_lab import views
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra `test`)")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"),
-]
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+pytestmark = IN_A_BROWSER
 VIEWS = ("experts", "attention", "positions", "steps")
 TEXT = "Once upon a time there was a king. Había una vez un rey. def king(n): return n + 1\n12 + 7 = 19. "
 BEYOND = """() => {
@@ -36,23 +30,20 @@ BEYOND = """() => {
 
 
 @pytest.fixture(scope="module")
-def told():  # type: ignore[no-untyped-def]
+def told(mini_oss):  # type: ignore[no-untyped-def]
     """mini-oss and what it shows of a text of 96 tokens."""
-    model = lab.load("mini-oss")
-    return model, lab.watch(model, model.tokenizer.encode_ordinary(TEXT * 4)[:96])
+    return mini_oss, lab.watch(mini_oss, mini_oss.tokenizer.encode_ordinary(TEXT * 4)[:96])
 
 
 @pytest.fixture(scope="module")
-def page(told, tmp_path_factory) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
+def page(browser, told, tmp_path_factory) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
     model, trace = told
     file = views.export_html(trace, tmp_path_factory.mktemp("page") / "page.html", model=model)
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.goto(file.as_uri())
-        page.wait_for_selector("[role=tab]")
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page.goto(file.as_uri())
+    page.wait_for_selector("[role=tab]")
+    yield page
+    page.close()
 
 
 def show(page, view: str, **selection: int) -> None:  # type: ignore[no-untyped-def]

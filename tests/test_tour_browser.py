@@ -357,10 +357,10 @@ def test_the_widget_offers_the_tours_text_and_runs_it(browser, mini_oss):
     assert watched.wrong == []
 
 
-def test_the_widget_forbids_an_expert_in_the_real_model(browser, model, runs):  # noqa: F811
+def test_the_widget_forbids_an_expert_in_the_real_model(browser, mini_oss, runs):
     """Question 5 with a real explorer behind the page: the count is that of the test's own two runs."""
     watched = Watched(browser.new_context(viewport={"width": 1440, "height": 900}).new_page())
-    open_live(watched.page, model, TEXT)
+    open_live(watched.page, mini_oss, TEXT)
     tour = Tour(watched)
     tour.open()
     for _ in range(4):

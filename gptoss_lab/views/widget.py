@@ -11,10 +11,8 @@ Code.
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from typing import Any
 
 import anywidget
@@ -22,8 +20,6 @@ import torch
 import traitlets
 from torch import Tensor
 
-from ..figures import attention as attention_still
-from ..figures import router
 from ..model import Transformer
 from ..study.compare import Comparison
 from ..study.edits import Change
@@ -32,6 +28,7 @@ from ..weights import load
 from . import payload
 from .beside import as_pair, compared, others, packed_beside
 from .page import script, style
+from .stills import still_of
 
 PROMPT = "Once upon a time there was a king. Había una vez un rey. def king(n): return n + 1"
 SENT = 64_000_000  # bytes of numbers a widget is sent; a page has a limit of its own
@@ -151,7 +148,7 @@ class Explorer(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**more)
         data, about = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         data = {**data, "text/plain": str(self.header["summary"])}
-        still = still_of(self.trace, self.model, self.view)
+        still = still_of(self.view, self.trace, self.model, self.comparison)
         if still is not None:
             data["image/png"] = still
         return data, about
@@ -172,27 +169,6 @@ def light(model: Transformer) -> Iterator[None]:
 def kept(model: Transformer, views: Sequence[str] | None) -> list[str]:
     """The points to keep for these views, or for all that the model can fill."""
     return payload.keep_for(model.config, views or tuple(payload.VIEWS))
-
-
-def still_of(trace: Trace, model: Transformer | None, view: str) -> str | None:
-    """A still of the view's first layer, PNG in base64; None where there is nothing to draw."""
-    config = payload.config_of(trace, model)
-    looks, sinks, choice, weight = (
-        trace[name][0] if (name := f"blocks.0.{point}") in trace else None
-        for point in ("attention.pattern", "attention.sink", "experts.choice", "experts.weight")
-    )
-    about: Any = {"labels": trace.labels, "layer": 0, "source": trace.caption}
-    drawn: Any = None
-    if looks is not None and (view == "attention" or choice is None):
-        sink = None if sinks is None else sinks[0]
-        drawn = attention_still(looks[0], sink=sink, window=config.windows[0], head=0, **about)
-    elif choice is not None and weight is not None and config.n_experts:
-        drawn = router(choice, weight, config.n_experts, **about)
-    if drawn is None:
-        return None
-    file = BytesIO()
-    drawn.savefig(file, format="png", dpi=80)
-    return b64encode(file.getvalue()).decode()
 
 
 def explore(model: Transformer, prompt: str | Iterable[int] | Tensor | None = None) -> Explorer:
