@@ -11,6 +11,7 @@ from toys import (
     close,
     every_family,
     gather,
+    gpt2,
     gpt_oss,
     in_chunks,
     left_padded,
@@ -116,6 +117,15 @@ def test_what_the_padding_holds_does_not_matter(family):
     assert torch.equal(
         run(model, batch, positions=positions)[real], run(model, other, positions=positions)[real]
     )
+
+
+def test_learned_positions_are_one_row_for_all_and_a_padded_batch_that_wants_them_is_refused():
+    model = random_model(gpt2())
+    batch, positions = left_padded(random_tokens(model.config), [9, 4, 2])
+    with pytest.raises(ValueError, match="'position_embedding' is T D"):
+        record(model, batch, "position_embedding", positions=positions)
+    assert record(model, batch, "embedding", positions=positions)["embedding"].shape[:2] == (3, 9)
+    assert record(model, batch, "position_embedding")["position_embedding"].shape == (9, 10)
 
 
 def test_a_token_that_sees_nothing_gets_nothing_from_attention():

@@ -272,6 +272,11 @@ def test_a_test_cannot_reach_the_network():
 
     with pytest.raises(NetworkDenied, match=r"192\.0\.2\.1"):
         socket.create_connection(("192.0.2.1", 9), timeout=1)
+    with socket.socket() as stream, pytest.raises(NetworkDenied, match=r"192\.0\.2\.1"):
+        stream.settimeout(1)
+        stream.connect(("192.0.2.1", 9))
+    with socket.socket(type=socket.SOCK_DGRAM) as post, pytest.raises(NetworkDenied, match=r"192\.0\.2\.1"):
+        post.sendto(b"", ("192.0.2.1", 9))
     with pytest.raises(NetworkDenied, match=r"example\.org"):
         socket.getaddrinfo("example.org", 80)
     with socket.create_server(("127.0.0.1", 0)) as server:

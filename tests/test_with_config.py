@@ -112,6 +112,14 @@ def test_with_config_refuses_what_needs_other_weights(family, changes):
     assert all(f"{field}=" in str(refusal.value) for field in changes)
 
 
+def test_with_config_names_the_weights_in_full():
+    model = random_model(gpt_oss())
+    with pytest.raises(ValueError, match=r"needs 'blocks\.3'; this model has no such weights"):
+        model.with_config(n_layers=4)
+    with pytest.raises(ValueError, match=r"needs 'blocks\.0\.attention\.q' of shape"):
+        model.with_config(d_head=8)
+
+
 def test_with_config_refuses_unknown_fields():
     with pytest.raises(ValueError, match="'windows'.*window"):
         random_model(gpt_oss()).with_config(windows=3)

@@ -171,7 +171,7 @@ class Transformer(nn.Module):
         return other.train(self.training)
 
 
-def adopt(new: nn.Module, old: nn.Module, asked: str) -> None:
+def adopt(new: nn.Module, old: nn.Module, asked: str, within: str = "") -> None:
     """Let `new` hold the weights, weight holders and seams of `old`, in place of its own."""
 
     def same(name: str, mine: Any, theirs: Any) -> Any:
@@ -179,8 +179,8 @@ def adopt(new: nn.Module, old: nn.Module, asked: str) -> None:
             need = "" if theirs is None else f" of shape {tuple(mine.shape)}"
             have = "no such weights" if theirs is None else f"it with shape {tuple(theirs.shape)}"
             raise ValueError(
-                f"{asked} needs {name!r}{need}; this model has {have}. Only changes that keep the weights as "
-                "they are can be made."
+                f"{asked} needs {within + name!r}{need}; this model has {have}. Only changes that keep the "
+                "weights as they are can be made."
             )
         return theirs
 
@@ -189,7 +189,7 @@ def adopt(new: nn.Module, old: nn.Module, asked: str) -> None:
         if isinstance(child, Linear | Stack) or theirs is None:
             setattr(new, name, same(name, child, theirs))
         else:
-            adopt(child, theirs, asked)
+            adopt(child, theirs, asked, f"{within}{name}.")
     for name, weight in new.named_parameters(recurse=False):
         setattr(new, name, same(name, weight, getattr(old, name, None)))
     for name, buffer in new.named_buffers(recurse=False):
