@@ -187,7 +187,17 @@ def test_another_model_stands_beside_with_the_points_that_it_has():
     assert found.words == "toy-gpt2" and found.beside is other
     with pytest.raises(ValueError, match="no point 'blocks.*.mlp.gate'"):
         lab.compare(MODEL, TOKENS, beside=other, keep="blocks.*.mlp.gate")
-    with pytest.raises(ValueError, match="toy-gpt2 .no tokenizer, 31 ids. cut text differently"):
+    with pytest.raises(ValueError, match="toy-oss and toy-gpt2 cut text into different tokens"):
         lab.compare(MODEL, TOKENS, beside=random_model(gpt2(vocab_size=31)))
     with pytest.raises(ValueError, match="2 prompts; compare takes one"):
         lab.compare(MODEL, TOKENS.expand(2, -1))
+
+
+def test_the_miniatures_stand_beside_each_other():
+    found = lab.compare(lab.load("mini-oss"), "Había una vez un rey", beside=lab.load("mini-gpt2"))
+    assert found.before.labels == found.after.labels and found.words == "mini-gpt2"
+    assert all(found.texts) and float(found.divergence.min()) > 0
+    renamed = random_model(gpt_oss(vocab_size=4096))
+    renamed.tokenizer = encoding("gpt2")
+    with pytest.raises(ValueError, match="cut text into different tokens"):
+        lab.compare(lab.load("mini-oss"), "Once", beside=renamed)

@@ -94,8 +94,13 @@ def test_the_widget_runs_prompts_and_changes_in_a_notebook(browser, jupyter):
     address, idle = jupyter
     page.goto(address, timeout=300_000)
     page.locator(idle).first.wait_for(timeout=300_000)
-    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
+    prompt = page.locator(".jp-InputPrompt").first
+    for _ in range(20):  # a kernel that is still being born loses what it is sent
+        page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Control+Enter")
+        page.wait_for_timeout(3000)
+        if any(sign in prompt.inner_text() for sign in "*1"):
+            break
     failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
     page.locator(".gl-root [role=tab]").first.or_(failed).first.wait_for(timeout=300_000)
     assert failed.count() == 0, failed.first.inner_text()

@@ -357,13 +357,24 @@ def test_a_change_that_is_made_is_run_and_undone(live):
 @pytest.mark.parametrize(("message", "told"), [
     ({"change": {"forbid": [[None, 9]]}}, "there is no expert 9"),
     ({"change": {"fly": 1}}, "no change 'fly'"),
-    ({"change": {}, "other": "../etc"}, "'../etc' cannot stand beside toy-oss"),
+    ({"change": {}, "other": "../etc"}, "'../etc' cannot stand beside toy-oss; no shipped model can"),
 ])  # fmt: skip
 def test_a_change_that_cannot_be_made_is_answered_in_words_and_leaves_what_was_there(live, message, told):
     live.compare(lab.Change(forbid=[1]))
     shown = live.beside
     live._answer(live, {"id": 1, "type": "compare", **message}, [])
     assert told in live.__dict__["out"][-1]["error"] and live.beside is shown
+
+
+def test_another_shipped_model_stands_beside_and_what_it_lacks_is_said():
+    widget = views.explore(lab.load("mini-oss"), "Once upon a time")
+    assert widget.others == ["mini-gpt2"]
+    widget.answer_compare({"change": {"window": 8}, "other": "mini-gpt2"})
+    assert widget.comparison.words == "mini-gpt2; window of 8" and widget.beside["config"]["family"] == "gpt2"
+    assert "one dense MLP a layer, no experts" in widget.beside["missing"]["experts"]
+    widget.run("Había una vez")
+    assert widget.comparison.words == "mini-gpt2; window of 8"
+    assert widget.beside["labels"] == widget.trace.labels
 
 
 def test_a_widget_over_a_trace_alone_changes_nothing():

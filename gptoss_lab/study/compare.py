@@ -23,6 +23,7 @@ from ..config import require
 from ..generation import generate
 from ..model import Transformer
 from ..tap import Edit
+from ..text.tokens import token_bytes
 from ..trace import Trace, as_tokens, watch
 from .edits import Change
 
@@ -81,7 +82,8 @@ def compare(
     ValueError where the change does not fit the model, or where `beside` cuts text into other tokens.
     """
     change, beside = change or Change(), beside or model
-    require_same_tokens(model, beside)
+    if beside is not model:
+        require_same_tokens(model, beside)
     other, edit = change.applied(beside)
     tokens = as_tokens(model, prompt)
     require(tokens.shape[0] == 1, f"{tokens.shape[0]} prompts; compare takes one at a time")
@@ -95,13 +97,13 @@ def compare(
 
 
 def require_same_tokens(model: Transformer, other: Transformer) -> None:
-    """ValueError unless both models cut text into the same tokens."""
-    told, cuts = [], []
+    """ValueError unless every id stands for the same bytes in both models."""
+    meant = []
     for one in (model, other):
-        name, size = one.tokenizer.name if one.tokenizer else "no tokenizer", one.config.vocab_size
-        told.append(f"{one.config.name} ({name}, {size} ids)")
-        cuts.append((name, size))
-    require(cuts[0] == cuts[1], f"{' and '.join(told)} cut text differently: they have no tokens to share")
+        size, encoding = one.config.vocab_size, one.tokenizer
+        meant.append([encoding and token_bytes(token, encoding) for token in range(size)])
+    told = f"{model.config.name} and {other.config.name} cut text into different tokens"
+    require(meant[0] == meant[1], f"{told}: they cannot be compared token by token")
 
 
 def watched(model: Transformer, tokens: Tensor, keep: list[str], edit: dict[str, Edit]) -> Trace:

@@ -56,8 +56,8 @@ def short(value: Any) -> Any:
 
 
 def others(model: Transformer) -> list[str]:
-    """The shipped models that may stand beside this one: all of them share one tokenizer; itself left out."""
-    if model.tokenizer is None or model.tokenizer.name != "mini":
+    """The shipped models that may stand beside a shipped one: all of them share one tokenizer."""
+    if model.config.name not in SHIPPED:
         return []
     there = [name for name in SHIPPED if (ASSETS / name / "config.json").is_file()]
     return [name for name in there if name != model.config.name]
