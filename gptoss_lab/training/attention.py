@@ -26,7 +26,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..model.attention import attend, attend_fused
-from ..model.transformer import Transformer
 from ..tap import SILENT, Tap
 
 KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -103,12 +102,3 @@ def attend_banded(window: int) -> Callable[..., Tensor]:
         return mixed.unflatten(0, (B, n)).transpose(2, 3).reshape(B, T + fill, H, C)[:, :T]
 
     return band
-
-
-def attach(model: Transformer) -> Transformer:
-    """Give every layer of `model` the form of attention for training, and return the model."""
-    blocks: list[Any] = list(model.blocks)
-    for block in blocks:
-        window = block.attention.window
-        block.attention.attend = attend_banded(window) if window else attend_causal
-    return model

@@ -30,7 +30,6 @@ from .publish import publish
 from .recipes import Recipe, recipe_of
 from .runs import Run, machine, read_checkpoint, read_run, write_checkpoint
 
-
 SETTLED_EVERY = 100  # steps: an average of 1e-30 takes 170 or more to fade to a denormal
 
 
