@@ -7,18 +7,35 @@ from dataclasses import asdict
 import pytest
 import torch
 from references import transformers_model
-from toys import gpt_oss, gather, one_thread, random_model, random_tokens, record, run, walk
+from toys import gather, gpt_oss, one_thread, random_model, random_tokens, record, run, walk
 
 from gptoss_lab import points
-from gptoss_lab.config import Config
+from gptoss_lab.config import NAMED, Config
 from gptoss_lab.cost import active_parameters, parameters
 from gptoss_lab.model import Transformer
 from gptoss_lab.model.experts import gelu
 from gptoss_lab.training.corpus import Batches, training_text, training_tokens
 from gptoss_lab.training.forms import attach
 from gptoss_lab.training.ladder import (
-    ANCHORS, BATCH, LONG, NUMBER, RATES, RUNGS, SHORT, STEPS, TOP, as_large, byte_encoding, ladder, multiplied,
-    of_depth, plan, recipe_for, rung, spread, without,
+    ANCHORS,
+    BATCH,
+    LONG,
+    NUMBER,
+    RATES,
+    RUNGS,
+    SHORT,
+    STEPS,
+    TOP,
+    as_large,
+    byte_encoding,
+    ladder,
+    multiplied,
+    of_depth,
+    plan,
+    recipe_for,
+    rung,
+    spread,
+    without,
 )  # fmt: skip
 from gptoss_lab.training.objective import gradients, in_phase
 from gptoss_lab.weights import round_to_mxfp4
@@ -41,9 +58,7 @@ def test_every_rung_is_one_named_change():
 
 
 def test_the_ends_have_every_feature_of_gpt2_and_of_gpt_oss():
-    features = ("norm", "positions", "activation", "tied", "sinks", "bias", "stored_experts", "windowed_layers")
-    from gptoss_lab.config import NAMED
-
+    features = "norm positions activation tied sinks bias stored_experts windowed_layers".split()
     for ours, theirs in ((ladder()[0], NAMED["gpt2"]), (ladder()[-1], NAMED["gpt-oss-20b"])):
         assert all(getattr(ours, field) == getattr(theirs, field) for field in features)
         assert (ours.dropout, ours.family) == (theirs.dropout, theirs.family)

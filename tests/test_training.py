@@ -179,6 +179,28 @@ def test_a_form_for_training_keeps_the_weights_and_their_names():
         assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
 
 
+@pytest.mark.parametrize("window", [None, 5, 40])
+@pytest.mark.parametrize("sink", [True, False])
+def test_attention_with_dropout_is_the_explicit_form_in_blocks(window, sink):
+    """So little is dropped here that nothing is; where half is, the mean stays, the pattern does not."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"q": (2, 150, 4, 6), "k": (2, 150, 2, 6), "v": (2, 150, 2, 6), "sink": (2, 4, 150)}
+    given = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
+    given = given if sink else {name: given[name] for name in "qkv"}
+    positions = torch.arange(150).expand(2, -1)
+    seen, onto = visible(positions, positions, window), torch.randn(2, 150, 4, 6, generator=generator)
+    answers, fast = [], attend_banded(window) if window else attend_causal
+    for form in (attend, fast):
+        mixed = form(given["q"], given["k"], given["v"], seen, given.get("sink"), dropout=1e-12)
+        answers.append((mixed, *torch.autograd.grad(mixed, list(given.values()), onto)))
+    for name, explicit, found in zip(("mixed", *given), *answers):
+        assert torch.allclose(explicit, found, atol=2e-5), name
+    dropped = [fast(given["q"], given["k"], given["v"], seen, given.get("sink"), dropout=0.5).detach()
+               for _ in range(200)]  # fmt: skip
+    assert not torch.allclose(dropped[0], answers[0][0], atol=1e-2)
+    assert torch.allclose(torch.stack(dropped).mean(0), answers[0][0], atol=0.6)
+
+
 def test_a_pattern_that_is_asked_for_comes_from_the_explicit_form():
     tokens, model = torch.arange(17)[None], attach(toy().eval())
     names = [f"blocks.{n}.attention.pattern" for n in (0, 1)]
