@@ -27,7 +27,7 @@ from .recipes import Phase, Recipe
 SHORT, LONG, BATCH = 256, 1024, 8        # tokens (bytes) a window in the two phases; short windows a step
 STEPS = 1500                             # of BATCH · SHORT tokens each: 3,072,000 in all
 PACKED = 32                              # MXFP4 packs widths that are multiples of it
-LAYERS, OTHER_LAYERS = 6, (2, 18)
+LAYERS, OTHER_LAYERS = 6, (2, 12)
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)         # the grid, for each of the anchors
 ANCHORS = ("gpt2", "swiglu", "mxfp4")    # rungs whose learning rate is searched for; see `anchor_of`
 
@@ -77,9 +77,11 @@ def multiplied(config: Config) -> int:
 
 
 def fit(config: Config, like: Config, step: int = 4, count: Callable[[Config], int] = multiplied) -> Config:
-    """`config` with the `d_ff`, a multiple of `step`, that brings it nearest to `like` in `count`."""
-    widths = [config.with_changes(d_ff=width) for width in range(step, 2048, step)]
-    return min(widths, key=lambda fitted: abs(count(fitted) - count(like)))
+    """`config` with the `d_ff`, a multiple of `step`, that brings it nearest to `like` in `count`, which grows
+    in a straight line with `d_ff`."""
+    small, large = count(config.with_changes(d_ff=step)), count(config.with_changes(d_ff=2 * step))
+    steps = 1 + round((count(like) - small) / (large - small))
+    return config.with_changes(d_ff=step * max(1, steps))
 
 
 @cache
@@ -100,6 +102,7 @@ def rung(name: str, layers: int = LAYERS) -> Config:
     return ladder(layers)[NUMBER[name]]
 
 
+@cache
 def without(name: str) -> Config:
     """The rung `TOP` with one change undone, and what cannot stand without it."""
     below, top = ladder()[NUMBER[name] - 1], rung(TOP)
@@ -107,6 +110,7 @@ def without(name: str) -> Config:
     return fit(top.with_changes(name=f"without-{name}", **undone | NEEDS.get(name, {})), top)
 
 
+@cache
 def spread(experts: int, chosen: int) -> Config:
     """The rung `TOP` with `chosen` of `experts` answering, each of the width that keeps a token's work."""
     name = f"experts-{chosen}-of-{experts}"
@@ -114,12 +118,14 @@ def spread(experts: int, chosen: int) -> Config:
     return fit(top.with_changes(name=name, n_experts=experts, experts_per_token=chosen), top)
 
 
+@cache
 def as_large(small: str, large: str) -> Config:
     """The rung `small` with its MLP widened until it has as many parameters in all as the rung `large`."""
     named = rung(small).with_changes(name=f"{small}-as-large-as-{large}")
     return fit(named, rung(large), count=parameters)
 
 
+@cache
 def of_depth(name: str, layers: int) -> Config:
     """A rung with another number of layers."""
     return rung(name, layers).with_changes(name=f"{name}-{layers}-layers")

@@ -87,7 +87,7 @@ def waiting(entries: list[Entry], found: Mapping[str, Mapping[str, Any]]) -> lis
 
 def seconds(entries: list[Entry], folder: Path, texts: Mapping[str, Tensor], steps: int) -> dict[str, float]:
     """Seconds that a run of each config takes here, by name: a few steps are measured, once, and kept in the
-    folder's `speeds.json` for as many threads."""
+    folder's `speeds.json` for as many threads; delete it to measure anew."""
     file, threads = folder / SPEEDS, str(torch.get_num_threads())
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     known = kept.setdefault(threads, {})
@@ -207,5 +207,5 @@ def run_one(
         beside.write_text(json.dumps(result, ensure_ascii=False) + "\n", encoding="utf-8")
     shutil.rmtree(place)
     if not quiet:
-        print(f"{name}: {score(result):.4f} bits per byte", flush=True)
+        print(f"{name}: {result.get('diverged') or f'{score(result):.4f} bits per byte'}", flush=True)
     return into / f"{name}.json"
