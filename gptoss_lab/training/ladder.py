@@ -77,8 +77,8 @@ def multiplied(config: Config) -> int:
 
 
 def fit(config: Config, like: Config, step: int = 4, count: Callable[[Config], int] = multiplied) -> Config:
-    """`config` with the `d_ff`, a multiple of `step`, that brings it nearest to `like` in `count`, which grows
-    in a straight line with `d_ff`."""
+    """`config` with the `d_ff`, a multiple of `step`, that brings it nearest to `like` in `count`, which
+    grows in a straight line with `d_ff`."""
     small, large = count(config.with_changes(d_ff=step)), count(config.with_changes(d_ff=2 * step))
     steps = 1 + round((count(like) - small) / (large - small))
     return config.with_changes(d_ff=step * max(1, steps))
