@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,14 +141,32 @@ def test_a_run_that_diverges_has_a_result_that_says_so(tmp_path, quick, monkeypa
         train(recipe_for(small("a"), 1e-3), tmp_path / "run", steps=2, texts=TEXTS, quiet=True)
 
 
-def test_no_step_begins_while_the_pause_file_is_there(tmp_path, quick):
-    (tmp_path / queue.PAUSE).touch()
-    threading.Timer(1.2, (tmp_path / queue.PAUSE).unlink).start()
-    begun = time.perf_counter()
-    recipe = recipe_for(small("a"), 1e-3)
-    run = train(recipe, tmp_path / "run", steps=2, texts=TEXTS, quiet=True, pause=tmp_path / queue.PAUSE)
-    waited = time.perf_counter() - begun
-    assert run.done == 2 and waited > 1.2 and run.seconds < waited - 1.0
+def test_no_step_begins_while_the_pause_file_is_there(tmp_path, quick, monkeypatch):
+    pause, recipe = tmp_path / queue.PAUSE, recipe_for(small("a"), 1e-3)
+    pause.touch()
+
+    def after_the_pause(*given: Any) -> Any:
+        assert not pause.exists()
+        return gradients(*given)
+
+    threading.Timer(1.2, pause.unlink).start()
+    monkeypatch.setattr(training, "gradients", after_the_pause)
+    assert train(recipe, tmp_path / "run", steps=2, texts=TEXTS, quiet=True, pause=pause).done == 2
+
+
+def test_a_pause_is_not_time_spent_training(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(training, "wait_while", lambda pause, asked: 1000.0)
+    run = train(recipe_for(small("a"), 1e-3), tmp_path / "run", steps=2, texts=TEXTS, quiet=True)
+    assert -2000 < run.seconds < -1900  # two waits of a thousand seconds that did not take place
+
+
+def test_ctrl_c_ends_a_pause(tmp_path, quick):
+    pause = tmp_path / queue.PAUSE
+    pause.touch()
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe_for(small("a"), 1e-3), tmp_path / "run", steps=2, texts=TEXTS, quiet=True, pause=pause)
+    assert read_run(tmp_path / "run").done == 0
 
 
 def test_two_queues_do_not_share_a_folder(tmp_path, quick):

@@ -175,6 +175,9 @@ PAGE = """# The ladder: from GPT-2 to gpt-oss, one change at a time
     gptoss-lab train ladder --threads 1    # every run, resumable; --plan tells the hours
     python -m gptoss_lab.training.ladder_report docs/ladder.md # this page, from the results
 
+Ctrl-C saves, and the same command goes on. While there is a file `pause` in the queue's folder
+(`runs/ladder`) no step begins.
+
 {state}
 
 ## What is compared
