@@ -105,18 +105,22 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--device", default="cpu", metavar="D", help="cpu (the default), cuda, mps")
     verify.set_defaults(run=run_verify)
 
-    train = commands.add_parser("train", help="train a miniature on the shipped corpora")
-    train.add_argument("recipe", help="mini-oss or mini-gpt2")
+    train = commands.add_parser(
+        "train", help="train a miniature on the shipped corpora, or run the ladder from GPT-2 to gpt-oss"
+    )
+    train.add_argument("recipe", help="mini-oss or mini-gpt2; or ladder: the queue of all its runs")
     train.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="where checkpoints and the model go"
+        "--out", type=Path, metavar="FOLDER", help="where checkpoints and the model go (runs/RECIPE)"
     )
     train.add_argument("--minutes", type=float, metavar="M", help="train for about this long")
     train.add_argument("--steps", type=int, metavar="N", help="or for this many steps")
-    train.add_argument("--seed", type=int, default=0, metavar="S")
+    train.add_argument("--seed", type=int, metavar="S", help="0, if not said")
     train.add_argument("--threads", type=int, metavar="N", help="processor threads; 1 beside other work")
     train.add_argument(
         "--fresh", action="store_true", help="start again instead of resuming what FOLDER holds"
     )
+    train.add_argument("--plan", action="store_true", help="ladder: print the runs and their hours, no more")
+    train.add_argument("--only", metavar="GLOB", help="ladder: only models with such names, as 'without-*'")
     train.set_defaults(run=run_train)
     return top
 
@@ -307,11 +311,22 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    """Train, with progress; Ctrl-C saves."""
+    """Train, with progress; Ctrl-C saves. The ladder's status is 0 when every run is in, else 1."""
+    folder = args.out or Path("runs") / args.recipe
+    one, all_runs = ("minutes", "steps", "seed", "fresh"), ("plan", "only")
+    for option in one if args.recipe == "ladder" else all_runs:
+        if getattr(args, option) not in (None, False):
+            kind = "one model; every run of the ladder has its own" if option in one else "the ladder"
+            raise ValueError(f"--{option} is for {kind}; leave it out for {args.recipe!r}")
+    if args.recipe == "ladder":
+        from .training.queue import run_queue
+
+        left = run_queue(folder, args.only or "*", args.threads, plan_only=args.plan)
+        return int(left > 0 and not args.plan)
     from .training.train import train
 
-    more = {"seed": args.seed, "resume": not args.fresh, "threads": args.threads}
-    train(args.recipe, args.out, args.minutes, args.steps, **more)
+    more = {"seed": args.seed or 0, "resume": not args.fresh, "threads": args.threads}
+    train(args.recipe, folder, args.minutes, args.steps, **more)
     return 0
 
 

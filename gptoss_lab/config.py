@@ -149,9 +149,6 @@ class Config:
                 1 <= self.experts_per_token <= self.n_experts,
                 f"experts_per_token={self.experts_per_token}; expected 1 to n_experts={self.n_experts}",
             )
-            require(
-                self.activation != "gelu", "experts need a gated activation: 'swiglu' or 'clamped_swiglu'"
-            )
         require(
             self.stored_experts == "same" or self.n_experts is not None,
             "stored_experts='mxfp4' needs n_experts",

@@ -78,6 +78,18 @@ def experts(config: Config) -> str | None:
     )
 
 
+def gated_experts(config: Config) -> str | None:
+    """Experts with a gate."""
+    no_gate = f"{config.name}'s experts have no gate (GELU); see 'blocks.*.experts.pre'"
+    return experts(config) or (None if config.gated else no_gate)
+
+
+def plain_experts(config: Config) -> str | None:
+    """Experts without a gate."""
+    gated = f"{config.name}'s experts are gated; see 'blocks.*.experts.gate' and '.up'"
+    return experts(config) or (gated if config.gated else None)
+
+
 def mlp(config: Config) -> str | None:
     """A dense MLP."""
     return f"{config.name} has experts, no dense MLP; see 'blocks.*.experts.*'" if config.n_experts else None
@@ -119,9 +131,10 @@ CATALOGUE: tuple[Point, ...] = (
     Point("blocks.N.experts.logits", "B T E", "the router's logits, before top-k", "Experts", experts),
     Point("blocks.N.experts.choice", "B T K", "the chosen experts, best first", "Experts", experts, "int64"),
     Point("blocks.N.experts.weight", "B T K", "softmax over the chosen logits", "Experts", experts),
-    Point("blocks.N.experts.gate", "B T K F", "the gate, before the clamp", "Experts.answers", experts),
-    Point("blocks.N.experts.up", "B T K F", "up, before the clamp", "Experts.answers", experts),
-    Point("blocks.N.experts.act", "B T K F", "after SwiGLU", "Experts.answers", experts),
+    Point("blocks.N.experts.pre", "B T K F", "before GELU", "Experts.activated", plain_experts),
+    Point("blocks.N.experts.gate", "B T K F", "gate, before the clamp", "Experts.activated", gated_experts),
+    Point("blocks.N.experts.up", "B T K F", "up, before the clamp", "Experts.activated", gated_experts),
+    Point("blocks.N.experts.act", "B T K F", "after the activation", "Experts.activated", experts),
     Point("blocks.N.experts.each", "B T K D", "each expert's answer, before its weight", "Experts", experts),
     Point("blocks.N.experts.out", "B T D", "what the experts add to the residual", "Experts", experts),
     Point("blocks.N.mlp.norm", "B T D", "the residual, normalised", "MLP", mlp),

@@ -102,6 +102,7 @@ def test_the_families_differ_in_the_points_that_they_should():
     assert have["qwen3-moe"] - have["gpt-oss"] == {"attention.q_normed", "attention.k_normed"}
     assert have["gpt-oss"] - have["qwen3-moe"] == sinks
     assert have["on the road"] - have["gpt2"] == turned | {"mlp.gate", "mlp.up"}
+    have["experts with GELU"] = {"experts.pre"}  # a step between the two; see test_ladder.py
     assert set.union(*have.values()) == {p.name.removeprefix("blocks.N.") for p in points.CATALOGUE}
 
 

@@ -16,11 +16,14 @@ from torch import Tensor
 from gptoss_lab.config import Config, Yarn
 from gptoss_lab.cost import checkpoint_bytes
 from gptoss_lab.model.attention import attend, visible
+from gptoss_lab.model.experts import halves
 from gptoss_lab.model.transformer import Transformer
 from gptoss_lab.tap import Recorder
 from gptoss_lab.training import runs
-from gptoss_lab.training.attention import attach, attend_banded, attend_causal
+from gptoss_lab.training.attention import attend_banded, attend_causal
 from gptoss_lab.training.corpus import Batches
+from gptoss_lab.training.experts import RoundedStack, answers_of
+from gptoss_lab.training.forms import attach
 from gptoss_lab.training.measure import (
     by_position,
     evaluate,
@@ -31,7 +34,7 @@ from gptoss_lab.training.measure import (
     sink_share,
 )
 from gptoss_lab.training.objective import (
-    RoundedStack,
+    CrossEntropy,
     RouterTap,
     balance,
     gradients,
@@ -57,6 +60,10 @@ GPT2 = Config(
     vocab_size=19, context=24, norm="layer", positions="learned", activation="gelu", tied=True, dropout=0.2,
     stored="float32",
 )  # fmt: skip
+
+GATED = GPT2.with_changes(
+    name="toy3", norm="rms", activation="clamped_swiglu", positions="rope", n_kv_heads=2
+)
 
 
 def counting(size: int = 400) -> dict[str, Tensor]:
@@ -99,15 +106,99 @@ def test_attention_for_training_agrees_with_the_explicit_form_and_so_do_its_grad
         assert torch.allclose(explicit, fast, atol=2e-5), name
 
 
-def test_one_step_of_gradients_is_that_of_the_explicit_model():
+@pytest.mark.parametrize("config", [TOY, GPT2, GATED, TOY.with_changes(activation="swiglu", bias=False)],
+                         ids=["gpt-oss", "gpt-2", "dense and gated", "plain SwiGLU, no biases"])  # fmt: skip
+def test_one_step_of_gradients_is_that_of_the_explicit_model(config):
+    """The explicit model, every logit of it at once, against all forms for training together."""
+    config = config.with_changes(dropout=0.0)
     windows = torch.randint(19, (5, 25), generator=torch.Generator().manual_seed(2))
-    explicit, fast = toy(), attach(toy())
-    for model in (explicit, fast):
-        gradients(model, windows, weight=0.1)
+    explicit, fast, tap = toy(config=config), attach(toy(config=config)), RouterTap()
+    logits = explicit(windows[:, :-1], tap=tap)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+    (loss + 0.1 * tap.balance()).backward()
+    found_loss, _ = gradients(fast, windows, weight=0.1)
+    assert found_loss.item() == pytest.approx(loss.item(), rel=1e-5)
     expected, found = by_name(explicit), by_name(fast)
     assert found.keys() == expected.keys() == dict(fast.named_parameters()).keys()
     for name, gradient in expected.items():
         assert torch.allclose(gradient, found[name], atol=1e-5, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("changes", [{}, {"activation": "swiglu"}, {"bias": False}],
+                         ids=["clamped", "plain", "no biases"])  # fmt: skip
+@pytest.mark.parametrize("rounded", [False, True])
+def test_experts_for_training_agree_with_the_walk_and_so_do_their_gradients(changes, rounded):
+    """Both clamps hold now and then, and one expert is chosen by nobody: its gradient is zero, not noise."""
+    experts = toy(config=TOY.with_changes(**changes)).blocks[0].experts
+    with torch.no_grad():
+        experts.gate_up.weight *= 12
+    if rounded:
+        experts.gate_up, experts.down = RoundedStack(experts.gate_up), RoundedStack(experts.down)
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(3, 7, 32, generator=generator).requires_grad_()
+    choice = torch.tensor([[2, 0], [0, 2]])[torch.randint(2, (3, 7), generator=generator)]
+    onto = torch.randn(3, 7, 2, 32, generator=generator)
+    given = [x, *experts.gate_up.parameters(), *experts.down.parameters()]
+    answers = []
+    for form in (experts.walk, answers_of(experts)):
+        each = form(x, choice)
+        answers.append((each, *torch.autograd.grad(each, given, onto)))
+    for explicit, fast in zip(*answers):
+        assert torch.allclose(explicit, fast, atol=1e-4 * float(explicit.detach().abs().max()))
+    assert float(answers[1][2][1].abs().max()) == 0
+    gate, up = halves(experts.gate_up(x[:, :, None].expand(-1, -1, 2, -1), choice))
+    assert (gate > 7).any() and (up.abs() > 7).any() and (gate < 7).any()
+
+
+def test_experts_for_training_hand_over_where_the_tap_looks_inside():
+    experts, tokens = attach(toy()), torch.arange(12)[None]
+    recorder = Recorder(keep=["blocks.1.experts.gate", "blocks.1.experts.act"])
+    with torch.no_grad():
+        experts(tokens, tap=recorder)
+    assert [tuple(value.shape) for value in recorder.kept.values()] == [(1, 12, 2, 64)] * 2
+
+
+def test_cross_entropy_a_few_rows_at_a_time_is_cross_entropy(monkeypatch):
+    monkeypatch.setattr("gptoss_lab.training.objective.ROWS", 7)
+    generator = torch.Generator().manual_seed(6)
+    x = (5 * torch.randn(23, 8, generator=generator)).requires_grad_()
+    matrix = (5 * torch.randn(31, 8, generator=generator)).requires_grad_()  # logits of 200 and more
+    target = torch.randint(31, (23,), generator=generator)
+    plain = torch.nn.functional.cross_entropy(x @ matrix.T, target)
+    ours = CrossEntropy.apply(x, matrix, target)
+    assert float(ours) == pytest.approx(float(plain), rel=1e-6)
+    for expected, found in zip(*(torch.autograd.grad(3 * loss, (x, matrix)) for loss in (plain, ours))):
+        assert torch.allclose(expected, found, atol=1e-5)
+
+
+def test_a_form_for_training_keeps_the_weights_and_their_names():
+    for config in (TOY, GPT2, GATED):
+        model = toy(config=config)
+        before = dict(model.named_parameters())
+        after = dict(attach(model).named_parameters())
+        assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
+
+
+@pytest.mark.parametrize("window", [None, 5, 40])
+@pytest.mark.parametrize("sink", [True, False])
+def test_attention_with_dropout_is_the_explicit_form_in_blocks(window, sink):
+    """So little is dropped here that nothing is; where half is, the mean stays, the pattern does not."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"q": (2, 150, 4, 6), "k": (2, 150, 2, 6), "v": (2, 150, 2, 6), "sink": (2, 4, 150)}
+    given = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
+    given = given if sink else {name: given[name] for name in "qkv"}
+    positions = torch.arange(150).expand(2, -1)
+    seen, onto = visible(positions, positions, window), torch.randn(2, 150, 4, 6, generator=generator)
+    answers, fast = [], attend_banded(window) if window else attend_causal
+    for form in (attend, fast):
+        mixed = form(given["q"], given["k"], given["v"], seen, given.get("sink"), dropout=1e-12)
+        answers.append((mixed, *torch.autograd.grad(mixed, list(given.values()), onto)))
+    for name, explicit, found in zip(("mixed", *given), *answers):
+        assert torch.allclose(explicit, found, atol=2e-5), name
+    dropped = [fast(given["q"], given["k"], given["v"], seen, given.get("sink"), dropout=0.5).detach()
+               for _ in range(200)]  # fmt: skip
+    assert not torch.allclose(dropped[0], answers[0][0], atol=1e-2)
+    assert torch.allclose(torch.stack(dropped).mean(0), answers[0][0], atol=0.6)
 
 
 def test_a_pattern_that_is_asked_for_comes_from_the_explicit_form():

@@ -10,6 +10,8 @@ Agrees with transformers' GptOssMLP and Qwen3MoeSparseMoeBlock and with openai/g
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,7 +76,8 @@ class MLP(nn.Module):
 
 
 class Experts(nn.Module):
-    """A router and its experts, with their norm. Rows of `gate_up` alternate: gate 0, up 0, gate 1, up 1, …
+    """A router and its experts, with their norm. Rows of `gate_up` alternate: gate 0, up 0, gate 1, up 1, …;
+    with GELU there is no gate, and every row is an up.
 
     `answers` is a seam: a faster form with its signature may be put there. This one gathers the matrices for
     up to `few` tokens (static shapes, so it compiles whole) and walks over the experts for more.
@@ -88,7 +91,8 @@ class Experts(nn.Module):
         self.config = config
         self.norm = make_norm(config.norm, config.d_model, config.norm_eps)
         self.router = Linear(config.d_model, config.n_experts, config.bias)
-        self.gate_up = Stack(config.n_experts, config.d_model, 2 * config.d_ff, config.bias)
+        into = config.d_ff * (2 if config.gated else 1)
+        self.gate_up = Stack(config.n_experts, config.d_model, into, config.bias)
         self.down = Stack(config.n_experts, config.d_ff, config.d_model, config.bias)
 
     def forward(self, x: Tensor, tap: Tap = SILENT) -> Tensor:
@@ -105,9 +109,14 @@ class Experts(nn.Module):
         if x.shape[:-1].numel() > self.few:
             return self.walk(x, choice, tap)
         gate_up = self.gate_up(x[:, :, None].expand(-1, -1, choice.shape[-1], -1), choice)
-        gate, up = halves(gate_up)  # B T K F
-        act = tap("act", activate(self.config, tap("gate", gate), tap("up", up)))
-        return self.down(act, choice)
+        return self.down(self.activated(gate_up, tap), choice)
+
+    def activated(self, gate_up: Tensor, tap: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """gate and up, … 2F, or what GELU is taken of, … F → … F."""
+        if not self.config.gated:
+            return tap("act", gelu(tap("pre", gate_up)))
+        gate, up = halves(gate_up)
+        return tap("act", activate(self.config, tap("gate", gate), tap("up", up)))
 
     def walk(self, x: Tensor, choice: Tensor, tap: Tap = SILENT) -> Tensor:
         """The same, one expert at a time: a row for each token and choice, sorted by expert."""
@@ -124,6 +133,5 @@ class Experts(nn.Module):
             return tap(name, rows[back].unflatten(0, choice.shape)).flatten(0, 2)[order]
 
         rows = x.flatten(0, 1)[order // choice.shape[-1]]
-        gate, up = halves(through(self.gate_up, rows))
-        act = shown("act", activate(self.config, shown("gate", gate), shown("up", up)))
+        act = self.activated(through(self.gate_up, rows), shown)
         return through(self.down, act)[back].unflatten(0, choice.shape)

@@ -12,7 +12,8 @@ so the flash kernel's own backward pass, handed `joint` for lse and `mixed` for 
 dv.
 
 A layer with a window of w is cut into blocks of w queries; a block sees itself and the one before: 2w keys,
-not T. Agrees with `model.attention.attend`, values and gradients (a test), in a fraction of its time.
+not T. Where the pattern is to lose parts (dropout), it is made explicitly, a block of queries at a time.
+Agrees with `model.attention.attend`, values and gradients (a test), in a fraction of its time.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..model.attention import attend, attend_fused
-from ..model.transformer import Transformer
 from ..tap import SILENT, Tap
 
+ROWS = 64  # queries at a time, where the pattern is made
 KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -54,20 +55,37 @@ class Sunk(torch.autograd.Function):
         return d_q, d_k, d_v, -(d_mixed * mixed).sum(-1) * (sink - joint).exp(), None
 
 
+def attend_in_blocks(
+    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None, dropout: float, window: int | None
+) -> Tensor:  # fmt: skip
+    """The explicit form for `ROWS` queries at a time and the keys that they may see: the only one here that
+    drops parts of the pattern."""
+    found = []
+    for start in range(0, q.shape[1], ROWS):
+        rows, first = slice(start, start + ROWS), 0 if window is None else max(0, start - window + 1)
+        keys = slice(first, start + ROWS)
+        here = None if sink is None else sink[:, :, rows]
+        found.append(attend(q[:, rows], k[:, keys], v[:, keys], seen[:, rows, keys], here, dropout=dropout))
+    return torch.cat(found, dim=1)
+
+
 def attend_causal(
     q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None, tap: Tap = SILENT,
     dropout: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """`attend` for rows that begin at position 0, without window, cache or padding: `seen` is not read."""
+    """`attend` for rows that begin at position 0, without window, cache or padding: `seen` is read for
+    dropout alone."""
     if any(tap.wants(name) for name in ("scores", "pattern", "sink")):
         return attend(q, k, v, seen, sink, tap, dropout)
-    if sink is not None and (q.device.type != "cpu" or dropout):
+    if dropout:
+        return attend_in_blocks(q, k, v, seen, sink, dropout, None)
+    if sink is not None and q.device.type != "cpu":
         return attend_fused(q, k, v, seen, sink, tap, dropout)
     shared = q.shape[2] // k.shape[2]
     k, v = k.repeat_interleave(shared, dim=2), v.repeat_interleave(shared, dim=2)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if sink is None:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
     return Sunk.apply(q, k, v, sink, None).transpose(1, 2)
 
 
@@ -81,7 +99,9 @@ def attend_banded(window: int) -> Callable[..., Tensor]:
         dropout: float = 0.0,
     ) -> Tensor:  # fmt: skip
         wanted = any(tap.wants(name) for name in ("scores", "pattern", "sink"))
-        if wanted or sink is None or q.device.type != "cpu" or dropout:
+        if dropout and not wanted:
+            return attend_in_blocks(q, k, v, seen, sink, dropout, window)
+        if wanted or sink is None or q.device.type != "cpu":
             return attend_fused(q, k, v, seen, sink, tap, dropout)
         (B, T, H, C), R = q.shape, q.shape[2] // k.shape[2]
         fill = -T % window
@@ -103,12 +123,3 @@ def attend_banded(window: int) -> Callable[..., Tensor]:
         return mixed.unflatten(0, (B, n)).transpose(2, 3).reshape(B, T + fill, H, C)[:, :T]
 
     return band
-
-
-def attach(model: Transformer) -> Transformer:
-    """Give every layer of `model` the form of attention for training, and return the model."""
-    blocks: list[Any] = list(model.blocks)
-    for block in blocks:
-        window = block.attention.window
-        block.attention.attend = attend_banded(window) if window else attend_causal
-    return model

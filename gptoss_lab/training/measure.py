@@ -20,8 +20,8 @@ from ..config import require
 from ..model.transformer import Transformer
 from ..tap import Recorder
 from ..weights import load
-from .attention import attach
 from .corpus import DOMAINS, heldout_windows
+from .forms import attach
 
 EDGES = (0, 8, 32, 128, 256, 512, 768, 1024)  # of the positions that are told together
 

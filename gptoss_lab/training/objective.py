@@ -5,7 +5,8 @@ gradient.
 
 f_e is the share of choices that fell on expert e, P_e the router's mean probability for it (Switch
 Transformer, arXiv 2101.03961): the sum is 1 where tokens are spread evenly, and grows where they crowd. It
-is read from the model through a tap.
+is read from the model through a tap, and so is the residual that the logits are made of: the logits of all
+tokens at once, and their gradients, would be the largest things in memory.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..model.linear import Stack
 from ..model.transformer import Transformer
-from ..weights import round_to_mxfp4
-from .attention import attach
+from .experts import RoundedStack
+from .forms import attach
 from .recipes import Recipe
 
 
@@ -31,16 +30,52 @@ def balance(logits: Tensor, choice: Tensor) -> Tensor:
     return experts * (share * logits.softmax(-1).flatten(0, -2).mean(0)).sum()
 
 
+ROWS = 256  # tokens whose logits are made at a time
+
+
+class CrossEntropy(torch.autograd.Function):
+    """Mean −log softmax(x Wᵀ)[target], a few rows at a time: x N D, W V D, target N → a number.
+
+    The gradient is made on the way forward, while the logits are at hand: (softmax − one-hot) / N times W,
+    and its transpose times x. Agrees with F.cross_entropy (a test).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, target: Tensor) -> Tensor:
+        """The loss, in nats."""
+        total, d_x, d_matrix = x.new_zeros(()), torch.empty_like(x), torch.zeros_like(matrix)
+        for start in range(0, len(x), ROWS):
+            here = slice(start, start + ROWS)
+            chance, right = (x[here] @ matrix.T).log_softmax(-1), target[here, None]
+            total -= chance.gather(1, right).sum()
+            chance.exp_().scatter_add_(1, right, chance.new_full(right.shape, -1.0))
+            torch.mm(chance, matrix, out=d_x[here])
+            d_matrix.addmm_(chance.T, x[here])
+        ctx.save_for_backward(d_x, d_matrix)
+        ctx.count = len(x)
+        return total / len(x)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        """What was made on the way forward, scaled."""
+        (d_x, d_matrix), scale = ctx.saved_tensors, given[0] / ctx.count
+        return d_x * scale, d_matrix * scale, None
+
+
 @dataclass
 class RouterTap:
-    """A tap that keeps what `balance` needs, gradients and all: every router's logits and choice."""
+    """A tap that keeps what the loss needs, gradients and all: every router's logits and choice, and the last
+    residual, normalised."""
 
     logits: list[Tensor] = field(default_factory=list)
     choice: list[Tensor] = field(default_factory=list)
+    final: list[Tensor] = field(default_factory=list)
     room: str = ""
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        """The value itself; the router's are kept."""
+        """The value itself; the router's and the last residual are kept."""
+        if name == "final_norm":
+            self.final.append(value)
         if self.room == "experts" and name in ("logits", "choice"):
             getattr(self, name).append(value)
         return value
@@ -61,20 +96,6 @@ class RouterTap:
         """The mean over layers; 1 for a model without experts."""
         layers = [balance(logits, choice) for logits, choice in zip(self.logits, self.choice)]
         return torch.stack(layers).mean() if layers else torch.ones(())
-
-
-class RoundedStack(Stack):
-    """A stack whose matrices are rounded to MXFP4 on their way forward, while the gradient passes as if they
-    were not (straight-through, arXiv 1308.3432). It shares its weights with `stack`."""
-
-    def __init__(self, stack: Stack) -> None:
-        torch.nn.Module.__init__(self)
-        self.weight, self.bias, self.compute = stack.weight, stack.bias, stack.compute
-
-    def matrix(self, index: int | Tensor) -> Tensor:
-        """The rounded matrices of the experts `index`: … O I, in `compute`."""
-        exact = super().matrix(index)
-        return exact + (round_to_mxfp4(exact.detach()) - exact.detach())
 
 
 def in_phase(model: Transformer, recipe: Recipe, phase: int) -> Transformer:
@@ -111,7 +132,9 @@ def gradients(model: Transformer, windows: Tensor, weight: float) -> tuple[Tenso
     """One pass forward and back over windows B T+1: the loss in nats a token and the balance, both
     detached."""
     tap = RouterTap()
-    logits = model(windows[:, :-1], tap=tap)
-    loss, spread = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()), tap.balance()
+    model(windows[:, :-1], last=0, tap=tap)
+    (final,), target = tap.final, windows[:, 1:].flatten()
+    loss = CrossEntropy.apply(final.flatten(0, 1), model.unembed.weight, target)
+    spread = tap.balance()
     (loss + weight * spread if tap.logits else loss).backward()
     return loss.detach(), spread.detach()

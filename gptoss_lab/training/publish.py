@@ -16,7 +16,7 @@ from ..cost import active_parameters, parameters
 from ..model.transformer import Transformer
 from ..text.tokens import encoding as encoding_named
 from ..weights import round_to_mxfp4, save
-from .attention import attach
+from .forms import attach
 from .measure import evaluate
 from .runs import Run, read_checkpoint, read_run
 

@@ -33,6 +33,20 @@ from .runs import Run, machine, read_checkpoint, read_run, write_checkpoint
 SETTLED_EVERY = 100  # steps: an average of 1e-30 takes 170 or more to fade to a denormal
 
 
+class Diverged(ValueError):
+    """The loss of a run is no number any more."""
+
+
+def wait_while(pause: Path | None, asked: Callable[[], bool]) -> float:
+    """Sleep as long as there is a file `pause` and nobody `asked` to stop; the seconds that this took."""
+    begun = time.perf_counter()
+    if pause is not None and pause.exists():
+        tqdm.write(f"paused while there is a {pause}")
+        while pause.exists() and not asked():
+            time.sleep(0.5)
+    return time.perf_counter() - begun
+
+
 @contextmanager
 def stop_when_asked() -> Iterator[Callable[[], bool]]:
     """While it holds, Ctrl-C is noted, not raised, so that a step is finished first. A second one is
@@ -102,16 +116,18 @@ def train(
     save_every: float = 2.0,
     evaluations: int = 10,
     quiet: bool = False,
+    pause: Path | None = None,
 ) -> Run:
     """Train a recipe (a name, or one of your own) in `folder`, for `steps`, or as many as fit into `minutes`.
 
     resume: go on with the run that `folder` holds, whose length was settled when it began; False begins anew
     in its place. until: stop, saved, after this step. texts: ids of each domain in place of the corpora
     (nothing is then held out, and no model published). save_every: minutes between checkpoints. evaluations:
-    how many times to measure held-out text. Ctrl-C finishes its step, saves and raises KeyboardInterrupt.
+    how many times to measure held-out text. pause: no step begins while there is a file of this name, and the
+    wait is not counted as time spent training. Ctrl-C finishes its step, saves and raises KeyboardInterrupt.
     Returns the run; a finished one has its model, for `load`, in the folder's `model`.
 
-    ValueError where the folder holds another run than was asked for.
+    ValueError where the folder holds another run than was asked for; Diverged where the loss turns infinite.
     """
     recipe, folder = recipe_of(recipe), Path(folder)
     require(steps is None or steps > 0, f"steps={steps}; expected at least 1")
@@ -137,7 +153,8 @@ def train(
         run.stops.append(run.done)
     say = (lambda line: None) if quiet else tqdm.write
     say(price(recipe, run, each))
-    loop(run, model, optimizer, texts, encoding, folder, until or run.steps, save_every, evaluations, quiet)
+    loop(run, model, optimizer, texts, encoding, folder, until or run.steps, save_every, evaluations, quiet,
+         pause)  # fmt: skip
     if run.done == run.steps and encoding is not None:
         say("measuring held-out text, as trained and as stored")
         say(f"the model is in {publish(folder, folder / 'model')}")
@@ -156,7 +173,7 @@ def check_resumed(run: Run, recipe: Recipe, seed: int, steps: int | None, folder
 def loop(
     run: Run, model: Transformer, optimizer: torch.optim.AdamW, texts: Mapping[str, Tensor],
     encoding: tiktoken.Encoding | None, folder: Path, until: int, save_every: float, evaluations: int,
-    quiet: bool,
+    quiet: bool, pause: Path | None = None,
 ) -> None:  # fmt: skip
     """Take the steps from `run.done` to `until`, with a progress bar; save and measure now and then."""
     recipe, phase, device = run.recipe, -1, model.token_embedding.device
@@ -167,6 +184,9 @@ def loop(
                mininterval=1.0, smoothing=0.05, disable=quiet)  # fmt: skip
     with bar, stop_when_asked() as asked:
         while run.done < min(until, run.steps) and not asked():
+            begun += wait_while(pause, asked)
+            if asked():
+                break
             if phase != recipe.phase_at(run.done, run.steps):
                 phase = recipe.phase_at(run.done, run.steps)
                 phased, shape = in_phase(model, recipe, phase), recipe.phases[phase]
@@ -177,8 +197,8 @@ def loop(
                 group["lr"] = recipe.rate(run.done, run.steps)
             windows, _ = batches.batch(run.done)
             loss, spread = gradients(phased, windows.to(device), recipe.balance)
-            finite = bool(loss.isfinite())
-            require(finite, f"the loss is {float(loss)} at step {run.done}; lower the recipe's peak rate")
+            if not loss.isfinite():
+                raise Diverged(f"the loss is {float(loss)} at step {run.done}; lower the recipe's peak rate")
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
