@@ -121,7 +121,8 @@ def test_what_is_no_change_is_refused(fields, told):
     (Change(forbid=range(6)), "layer 0: 6 of 7 experts are forbidden, so 1 could answer; 2 are needed"),
     (Change(force=[1, 2, 3]), "layer 0: 3 experts are forced, 2 answer a token"),
     (Change(force=[1], forbid=[(2, 1)]), "expert 1 is both forbidden and forced in layer 2"),
-    (Change(experts_per_token=8), "experts_per_token=8; toy-oss has 7 experts"),
+    (Change(experts_per_token=8), "experts_per_token=8; expected 1 to 7, the experts of toy-oss"),
+    (Change(experts_per_token=0), "experts_per_token=0; expected 1 to 7"),
     (Change(window=0), "window=0; expected at least 1"),
 ])  # fmt: skip
 def test_what_does_not_fit_the_model_is_refused_before_anything_runs(change, told):
@@ -132,6 +133,8 @@ def test_what_does_not_fit_the_model_is_refused_before_anything_runs(change, tol
 def test_families_that_lack_a_part_say_so():
     with pytest.raises(ValueError, match="toy-gpt2 has no experts to forbid, force or count"):
         Change(forbid=[1]).applied(random_model(gpt2()))
+    with pytest.raises(ValueError, match="toy-gpt2 has no experts to forbid, force or count"):
+        Change(experts_per_token=0).applied(random_model(gpt2()))
     with pytest.raises(ValueError, match="toy-qwen3 has no sinks to switch off"):
         Change(sinks_off=True).applied(random_model(qwen3()))
     with pytest.raises(ValueError, match="no change 'forbidden'; there are forbid, force"):
@@ -179,6 +182,19 @@ def test_both_texts_go_on_as_generate_would_and_not_beyond_the_context():
     assert again.before is given and torch.equal(again.divergence, found.divergence)
 
 
+def test_a_trace_that_is_there_already_is_of_this_prompt_and_is_made_again_where_it_holds_too_little():
+    change = Change(force=[1])
+    found = lab.compare(MODEL, TOKENS, change)
+    little = lab.watch(MODEL, TOKENS, keep="logits")
+    again = lab.compare(MODEL, TOKENS, change, before=little)
+    assert again.before is not little and torch.equal(again.divergence, found.divergence)
+    for other in (TOKENS[:, 1:], TOKENS.flip(1)):
+        with pytest.raises(ValueError, match="`before` is a trace of another prompt"):
+            lab.compare(MODEL, TOKENS, change, before=lab.watch(MODEL, other, keep="*"))
+    with pytest.raises(ValueError, match="likeliest=0; expected at least 1"):
+        lab.compare(MODEL, TOKENS, likeliest=0)
+
+
 def test_another_model_stands_beside_with_the_points_that_it_has():
     other = random_model(gpt2())
     found = lab.compare(MODEL, TOKENS, beside=other, keep=["blocks.*.experts.choice", "blocks.*.mlp.act"])
@@ -189,6 +205,12 @@ def test_another_model_stands_beside_with_the_points_that_it_has():
         lab.compare(MODEL, TOKENS, beside=other, keep="blocks.*.mlp.gate")
     with pytest.raises(ValueError, match="toy-oss and toy-gpt2 cut text into different tokens"):
         lab.compare(MODEL, TOKENS, beside=random_model(gpt2(vocab_size=31)))
+    namesake = random_model(gpt_oss(), seed=9)
+    found = lab.compare(MODEL, TOKENS, Change(window=2), beside=namesake)
+    assert found.words == "another toy-oss; window of 2" and found.beside is namesake
+    assert found.other.config.window == 2 and lab.compare(MODEL, TOKENS, beside=MODEL).beside is None
+    with pytest.raises(ValueError, match="exceed the context of 4 tokens of toy-gpt2"):
+        lab.compare(MODEL, TOKENS, beside=random_model(gpt2(context=4)))
     with pytest.raises(ValueError, match="2 prompts; compare takes one"):
         lab.compare(MODEL, TOKENS.expand(2, -1))
 

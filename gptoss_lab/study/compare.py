@@ -36,12 +36,13 @@ class Comparison:
 
     before, after: traces. texts: how each goes on from there. ids: T N, the N tokens that either run expects
     most after each token, the likeliest first; probability: 2 T N, theirs before and after; divergence: T, in
-    bits. change: what was changed; model and other: the models that ran, other under the changed config;
-    words: what is beside what.
+    bits. change: what was changed; beside: the other model as it was given, None where it is the same one;
+    model and other: the models that ran, other under the changed config; words: what the second run is.
     """
 
     model: Transformer
     other: Transformer
+    beside: Transformer | None
     change: Change
     before: Trace
     after: Trace
@@ -51,16 +52,11 @@ class Comparison:
     divergence: Tensor
 
     @property
-    def beside(self) -> Transformer | None:
-        """The other model; None where both runs are the same weights."""
-        return None if self.other.token_embedding is self.model.token_embedding else self.other
-
-    @property
     def words(self) -> str:
-        """What the second run is, as "expert 5 forbidden" or "mini-gpt2"."""
+        """What the second run is, as "expert 5 forbidden", "mini-gpt2" or "another mini-oss"."""
         name = self.other.config.name
-        parts = [name if name != self.model.config.name else "", self.change.words()]
-        return "; ".join(part for part in parts if part) or "nothing changed"
+        what = "" if self.beside is None else f"another {name}" if name == self.model.config.name else name
+        return "; ".join(part for part in (what, self.change.words()) if part) or "nothing changed"
 
 
 def compare(
@@ -77,23 +73,30 @@ def compare(
 
     keep: the points that both traces hold, of those that each model has. max_tokens: how far each text is
     continued, at most to the end of the smaller context. likeliest: how many next tokens are compared.
-    before: a trace of `model` on this prompt that is there already, with the last block's residual.
+    before: a trace of `model` on this prompt that is there already; it stands in for the first run where it
+    holds the last block's residual.
 
-    ValueError where the change does not fit the model, or where `beside` cuts text into other tokens.
+    ValueError where the change does not fit the model, where `beside` cuts text into other tokens or has a
+    shorter context, or where `before` is of another prompt.
     """
-    change, beside = change or Change(), beside or model
-    if beside is not model:
+    change, beside = change or Change(), None if beside is model else beside
+    if beside is not None:
         require_same_tokens(model, beside)
-    other, edit = change.applied(beside)
+    other, edit = change.applied(beside or model)
     tokens = as_tokens(model, prompt)
     require(tokens.shape[0] == 1, f"{tokens.shape[0]} prompts; compare takes one at a time")
+    require(likeliest > 0, f"likeliest={likeliest}; expected at least 1")
+    require(before is None or torch.equal(before.tokens.cpu(), tokens.cpu()),
+            "`before` is a trace of another prompt; leave it out, and the prompt is run")  # fmt: skip
     keeps = shared_out(keep, model, other)
-    traces = [before or watched(model, tokens, keeps[0], {}), watched(other, tokens, keeps[1], edit)]
+    if before is None or last_residual(model) not in before:
+        before = watched(model, tokens, keeps[0], {})
+    traces = [before, watched(other, tokens, keeps[1], edit)]
     room = min(model.config.context, other.config.context) - tokens.shape[1]
     count = min(max_tokens, room)
     texts = goes_on(model, tokens, count, {}), goes_on(other, tokens, count, edit)
     found = next_tokens((model, other), traces, likeliest)
-    return Comparison(model, other, change, traces[0], traces[1], texts, *found)
+    return Comparison(model, other, beside, change, traces[0], traces[1], texts, *found)
 
 
 def require_same_tokens(model: Transformer, other: Transformer) -> None:

@@ -76,11 +76,12 @@ class Change:
     def check(self, config: Config) -> None:
         """ValueError, in words, where a model of this config cannot be changed so."""
         name, E = config.name, config.n_experts or 0
-        require(bool(E) or not (self.forbid or self.force or self.experts_per_token),
+        asked = self.forbid or self.force or self.experts_per_token is not None
+        require(bool(E) or not asked,
                 f"{name} has no experts to forbid, force or count: its MLP is dense")  # fmt: skip
         require(config.sinks or not self.sinks_off, f"{name} has no sinks to switch off")
-        kept = self.experts_per_token or config.experts_per_token
-        require(not E or kept <= E, f"experts_per_token={kept}; {name} has {E} experts")
+        kept = config.experts_per_token if self.experts_per_token is None else self.experts_per_token
+        require(not E or 0 < kept <= E, f"experts_per_token={kept}; expected 1 to {E}, the experts of {name}")
         numbered = (("expert", self.forbid + self.force, E), ("head", self.heads_off, config.n_heads))
         for what, given, size in numbered:
             for layer, number in given:
