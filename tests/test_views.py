@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import FAMILIES, gpt_oss, random_model, random_tokens
+from toys import FAMILIES, gpt2, gpt_oss, random_model, random_tokens
 
 import gptoss_lab as lab
 from gptoss_lab import cli, points, views
@@ -372,9 +372,34 @@ def test_another_shipped_model_stands_beside_and_what_it_lacks_is_said():
     widget.answer_compare({"change": {"window": 8}, "other": "mini-gpt2"})
     assert widget.comparison.words == "mini-gpt2; window of 8" and widget.beside["config"]["family"] == "gpt2"
     assert "one dense MLP a layer, no experts" in widget.beside["missing"]["experts"]
+    other = widget.comparison.beside
     widget.run("Había una vez")
     assert widget.comparison.words == "mini-gpt2; window of 8"
     assert widget.beside["labels"] == widget.trace.labels
+    widget.answer_compare({"change": {}, "other": "mini-gpt2"})  # its own windows again, and not read again
+    assert widget.comparison.words == "mini-gpt2" and widget.comparison.beside is other
+    assert widget.beside["config"]["windows"] == [None] * 6
+    widget.answer_compare({"change": {}, "other": ""})
+    assert widget.comparison is None and widget.others == ["mini-gpt2"]
+
+
+def test_a_model_of_ones_own_stays_beside_while_the_change_is_changed():
+    model, own = random_model(gpt_oss()), random_model(gpt2(), seed=4)
+    widget = views.compare(model, random_tokens(model.config, batch=1), lab.Change(window=2), own)
+    assert widget.others == ["toy-gpt2"] and widget.beside["extra"]["compare.other"] == "toy-gpt2"
+    widget.answer_compare({"change": {"window": None}, "other": "toy-gpt2"})
+    assert widget.comparison.beside is own and widget.comparison.words == "toy-gpt2; no windows"
+    widget.answer_compare({"change": {}})
+    widget.answer_compare({"change": {}, "other": "toy-gpt2"})
+    assert widget.comparison.beside is own and widget.comparison.other is own
+
+
+def test_one_view_alone_is_compared_too():
+    model, trace = toy()
+    keep = views.keep_for(model.config, ["experts"])
+    widget = views.experts(lab.watch(model, trace.tokens, keep=keep, last=1), model)
+    widget.compare(lab.Change(forbid=[1]))
+    assert widget.beside["extra"]["compare.words"] == "expert 1 forbidden" and widget.others == []
 
 
 def test_a_widget_over_a_trace_alone_changes_nothing():

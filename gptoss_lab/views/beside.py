@@ -1,7 +1,8 @@
 """Two runs over one text for the browser: what each view is sent, twice, and what stands between the two.
 
 The second header holds, besides the second trace, what `study.compare` found: `compare.ids`, `.before`,
-`.after` (T N), `compare.divergence` (T, bits) as arrays; words, texts and the change itself in "extra".
+`.after` (T N), `compare.divergence` (T, bits) as arrays; words, texts, the change itself and the other
+model's name ("" where it is the same model) in "extra".
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def code_for(found: Comparison) -> str:
     """A cell that draws this comparison."""
     prompt = payload.prompt_of(found.before, found.model)
     text_ = found.before.tokens[0].tolist() if prompt is None else prompt
-    name, other = found.model.config.name, found.other.config.name
+    name = found.model.config.name
     said = [f"{key}={short(value)!r}" for key, value in found.change.to_json().items()
             if value != Change().to_json()[key]]  # fmt: skip
-    beside = f", lab.load({other!r})" if other != name else ""
+    beside = "" if found.beside is None else f", lab.load({found.beside.config.name!r})"
     return (
         f"import gptoss_lab as lab\n\nmodel = lab.load({name!r})\nchange = lab.Change({', '.join(said)})\n"
         f"lab.views.compare(model, {text_!r}, change{beside})"
@@ -76,7 +77,7 @@ def extra_of(found: Comparison) -> dict[str, Any]:
         "compare.texts": list(found.texts),
         "compare.words": found.words,
         "compare.change": found.change.to_json(),
-        "compare.other": found.other.config.name,
+        "compare.other": "" if found.beside is None else found.beside.config.name,
     }
 
 

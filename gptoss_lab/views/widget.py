@@ -37,8 +37,9 @@ SENT = 64_000_000  # bytes of numbers a widget is sent; a page has a limit of it
 class Explorer(anywidget.AnyWidget):
     """The explorer over one trace, or over a comparison; with a model, prompts and changes made in it run.
 
-    trace: what is shown now; comparison: what it is the first half of, or None. `handlers` maps a message's
-    `type` to f(message) → answer, so that a view may ask more of the kernel; errors are answered in words.
+    trace: what is shown now; comparison: what it is the first half of, or None; besides: the models that stood
+    beside so far, by name. `handlers` maps a message's `type` to f(message) → answer, so that a view may ask
+    more of the kernel; errors are answered in words.
     """
 
     _esm = traitlets.Unicode(script()).tag(sync=True)
@@ -63,6 +64,7 @@ class Explorer(anywidget.AnyWidget):
         trace, found = as_pair(shown)
         self.trace, self.comparison, self.model, self.views = trace, found, model, views
         self.handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+        self.besides: dict[str, Transformer] = {}
         header, block = payload.packed_views(trace, model, views, SENT)
         first = views[0] if views else header["views"][0]
         super().__init__(header=header, block=block, view=view or first)
@@ -70,8 +72,7 @@ class Explorer(anywidget.AnyWidget):
             self.can_run, self.can_change = model.tokenizer is not None, True
             self.others = others(model)
             self.handlers |= {"run": self.answer_run, "compare": self.answer_compare}
-        if found is not None:
-            self.beside, self.beside_block = packed_beside(found, SENT)
+        self.show_beside(found)
         self.on_msg(self._answer)
 
     def show(self, trace: Trace) -> None:
@@ -87,7 +88,10 @@ class Explorer(anywidget.AnyWidget):
     def show_beside(self, found: Comparison | None) -> None:
         """Show another comparison of this trace, or none."""
         header, block = packed_beside(found, SENT) if found is not None else ({}, b"")
+        if found is not None and found.beside is not None:
+            self.besides[found.beside.config.name] = found.beside
         with self.hold_sync():
+            self.others = list(dict.fromkeys([*self.others, *self.besides])) if self.can_change else []
             self.comparison, self.beside_block, self.beside = found, block, header
 
     @property
@@ -124,12 +128,13 @@ class Explorer(anywidget.AnyWidget):
         return {"seconds": time.perf_counter() - began}
 
     def answer_compare(self, message: dict[str, Any]) -> dict[str, Any]:
-        """A change that was made: {change: fields of a Change, other: a shipped model's name or ""}."""
+        """A change that was made: {change: fields of a Change, other: one of `others`, or ""}."""
         began, other = time.perf_counter(), str(message.get("other") or "")
         if other and other not in self.others:
             can = ", ".join(self.others) or "no shipped model"
             raise ValueError(f"{other!r} cannot stand beside {self.live_model.config.name}; {can} can")
-        self.compare(Change.from_json(message.get("change") or {}), load(other) if other else None)
+        beside = self.besides.get(other) or load(other) if other else None
+        self.compare(Change.from_json(message.get("change") or {}), beside)
         return {"seconds": time.perf_counter() - began}
 
     def _answer(self, _: Any, message: Any, __: Any) -> None:

@@ -147,6 +147,7 @@ export function mountCompare(root, data, store, env) {
     buttons.undo.disabled = !changePieces(change).length && !other;
     window_.value = JSON.stringify(change.window ?? "same");
     kept.value = JSON.stringify(change.experts_per_token ?? null);
+    if (![...models.options].some((one) => one.value === other)) models.append(el("option", { value: other }, other)); // one that came later
     models.value = other;
   }
 
@@ -179,9 +180,8 @@ export function mountCompare(root, data, store, env) {
 
   /** The change and the model of the run that is shown. */
   function ran() {
-    const { beside } = env;
-    if (!beside) return [{}, ""];
-    return [beside.extra["compare.change"], beside.config.name === data.config.name ? "" : beside.config.name];
+    const { extra } = env.beside ?? {};
+    return extra ? [extra["compare.change"], extra["compare.other"]] : [{}, ""];
   }
 
   // --- what was found ---------------------------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ export function tourOnly(data, after, expert) {
   const change = after.extra["compare.change"];
   if (!change) return tourForbidden(data, after).includes(expert);
   const { forbid, window = "same", ...others } = change;
-  return (after.extra["compare.other"] ?? data.config.name) === data.config.name && JSON.stringify(forbid) === `[[null,${expert}]]` &&
+  return !after.extra["compare.other"] && JSON.stringify(forbid) === `[[null,${expert}]]` &&
     window === "same" && Object.values(others).every((what) => what === null || what === false || what.length === 0);
 }
 
