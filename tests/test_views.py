@@ -209,6 +209,13 @@ def test_a_page_stays_under_five_megabytes_and_says_what_it_left_out(tokens, tmp
         assert "blocks.0.experts.logits" in header["arrays"] and "blocks.5.experts.choice" in header["arrays"]
 
 
+def test_what_stands_outside_the_blocks_may_be_left_out_too():
+    model, trace = toy()
+    header, block = payload.pack(trace, model, limit=0)
+    assert not block and not header["arrays"]
+    assert "embedding" in header["left_out"] and "residual of layers 0, 1, 2" in header["left_out"]
+
+
 @needs_node
 def test_the_joined_script_is_a_module(tmp_path):
     """No name is taken twice, nothing is imported, and the one export is the widget's."""

@@ -268,13 +268,10 @@ def raw(label: str) -> str:
 
 
 def told(name: str, names: list[str]) -> str:
-    """What was left out, in words: "attention.pattern of layers 2, 3 and 5"."""
-    layers = [n.split(".")[1] for n in names]
-    return (
-        f"{name.replace('blocks.N.', '')} of layers {', '.join(layers)}"
-        if name.startswith("blocks.N.")
-        else name
-    )
+    """What was left out, in words: "attention.pattern of layers 2, 3, 5", or "embedding"."""
+    if not name.startswith("blocks.N."):
+        return name
+    return f"{name.removeprefix('blocks.N.')} of layers {', '.join(n.split('.')[1] for n in names)}"
 
 
 def summary(trace: Trace, config: Config) -> str:

@@ -1,7 +1,7 @@
 // The frame's arithmetic: how numbers are stored and read, how the selection keeps within limits, what is shown of it.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bandStart, colours, Data, escapeText, percent, Store, Values } from "../../gptoss_lab/views/static/core.js";
+import { bandStart, colours, Data, escapeText, limitsOfBoth, percent, Store, Values } from "../../gptoss_lab/views/static/core.js";
 import { labelStep, readable, shareOf, zoomed } from "../../gptoss_lab/views/static/heatmap.js";
 
 const soon = () => new Promise((done) => setTimeout(done, 5));
@@ -45,6 +45,21 @@ test("numbers are found where they lie, also in a view that begins at an odd byt
   assert.equal(data.has("y"), false);
   assert.throws(() => data.get("y"), /not in this trace/);
   assert.deepEqual(data.limits, { token: 2, layer: 1, head: 2, expert: 1 });
+});
+
+test("what is not here was left out of what was sent, or never kept", () => {
+  const data = new Data({ config: {}, labels: [], arrays: {}, left_out: ["attention.q of layers 0, 1"] }, new ArrayBuffer(0));
+  assert.match(data.lacks("blocks.*.attention.q"), /^attention\.q would not fit/);
+  assert.match(data.lacks("blocks.*.attention.q_normed"), /^This trace lacks blocks\.\*\.attention\.q_normed/);
+});
+
+test("one selection for two runs stays within both, and reaches the experts of the one that has any", () => {
+  const run = (n_layers, n_heads, n_experts) => new Data({ config: { n_layers, n_heads, n_experts }, labels: ["a", "b"], arrays: {} }, new ArrayBuffer(0));
+  const [dense, few, many] = [run(6, 4, null), run(2, 8, 4), run(9, 9, 16)];
+  assert.deepEqual(limitsOfBoth(few, null), { token: 2, layer: 2, head: 8, expert: 4 });
+  assert.deepEqual(limitsOfBoth(few, dense), { token: 2, layer: 2, head: 4, expert: 4 });
+  assert.deepEqual(limitsOfBoth(dense, many), { token: 2, layer: 6, head: 4, expert: 16 });
+  assert.deepEqual(limitsOfBoth(many, few), { token: 2, layer: 2, head: 8, expert: 4 });
 });
 
 test("the selection stays within limits and tells its listeners once", async () => {

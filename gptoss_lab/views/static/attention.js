@@ -222,7 +222,9 @@ export function mountAttention(root, data, store, env) {
   function load(next) {
     data = next;
     sides.forEach((one) => one.destroy());
+    sides = [];
     const kept = data.config.windows.map((_, n) => n).filter((n) => data.has(`blocks.${n}.attention.pattern`));
+    if (!kept.length) return node.replaceChildren(el("p", { class: "gl-absent" }, data.lacks("blocks.*.attention.pattern")));
     const windowed = kept.filter((n) => data.config.windows[n]);
     const dense = kept.filter((n) => !data.config.windows[n]);
     const halves = windowed.length && dense.length ? [[windowed, "window"], [dense, "dense"]] : kept.length > 1 ? [[kept.filter((n) => n % 2 === 0), "even"], [kept.filter((n) => n % 2 === 1), "odd"]] : [[kept, "only"]];

@@ -2,7 +2,7 @@
 // at every token, and any view before and after. In a notebook every switch runs the real model; a page shows what was
 // recorded. The second run is `env.beside`, a Data of its own; what stands between the two is in it as compare.*.
 
-import { el, percent, tokenStrip } from "./core.js";
+import { canPress, el, percent, tokenStrip } from "./core.js";
 import { readable } from "./heatmap.js";
 import { panelShade } from "./step_panels.js";
 
@@ -144,11 +144,23 @@ export function mountCompare(root, data, store, env) {
     set("head", `switch off head ${head} of layer ${layer}`, has("heads_off", layer, head));
     const off = change.sinks_off ?? [];
     set("sinks", "switch off", off === true || (at !== null && off.includes(at)));
-    buttons.undo.disabled = !changePieces(change).length && !other;
+    canPress(buttons.undo, changePieces(change).length || other);
     window_.value = JSON.stringify(change.window ?? "same");
     kept.value = JSON.stringify(change.experts_per_token ?? null);
     if (![...models.options].some((one) => one.value === other)) models.append(el("option", { value: other }, other)); // one that came later
     models.value = other;
+  }
+
+  /** Draws anew; the focus stays with what stands where it was, or else goes to the first switch. */
+  function keepingFocus(drawn) {
+    const had = node.getRootNode().activeElement;
+    const way = [];
+    for (let at = had; at !== node && node.contains(at); at = at.parentNode) way.unshift([...at.parentNode.children].indexOf(at));
+    drawn();
+    if (!way.length || had.isConnected) return;
+    const place = way.reduce((at, n) => at.children[Math.min(n, at.children.length - 1)] ?? at, node);
+    place.focus();
+    if (node.getRootNode().activeElement !== place) controls.querySelector("select, button").focus();
   }
 
   /** Wishes for a change, which the switches show at once. While one runs, the newest waits; a refusal brings back what ran. */
@@ -160,12 +172,13 @@ export function mountCompare(root, data, store, env) {
     if (busy) return;
     busy = true;
     node.setAttribute("aria-busy", "true");
+    status.classList.remove("gl-bad");
     try {
       for (let running = -1; running !== asked; ) {
         running = asked;
         const began = performance.now();
         await env.compare(change, other);
-        if (found) status.textContent = `${told()} (${((performance.now() - began) / 1000).toFixed(2)} s)`;
+        status.textContent = found ? `${told()} (${((performance.now() - began) / 1000).toFixed(2)} s)` : "Nothing is changed now.";
       }
     } catch (error) {
       [change, other] = ran();
@@ -248,7 +261,7 @@ export function mountCompare(root, data, store, env) {
       choices, pair);
     status.textContent = told();
     label();
-    show(env.memory.compared ?? (data.config.n_experts ? "experts" : "attention"));
+    show(env.memory.compared ?? Object.keys(env.mounts).find((name) => !data.missing[name] && !beside.missing[name]) ?? "attention");
     draw();
   }
 
@@ -306,7 +319,7 @@ export function mountCompare(root, data, store, env) {
     label();
     draw();
   });
-  const offBeside = env.onBeside?.(build);
+  const offBeside = env.onBeside?.(() => keepingFocus(build));
   if (env.compare) switches();
   else controls.hidden = true;
   build();

@@ -123,10 +123,27 @@ export class Data {
     return this.made.get(name);
   }
 
+  /** Why the points of a glob are not here, in words: left out of what was sent, or never kept. */
+  lacks(glob) {
+    const name = glob.replace("blocks.*.", "");
+    return this.leftOut.some((told) => told.startsWith(`${name} of `))
+      ? `${name} would not fit into what was sent: take a shorter text, or write a page with a larger limit (export_html).`
+      : `This trace lacks ${glob}; keep it and watch again.`;
+  }
+
   /** The sizes that the selection must stay within. */
   get limits() {
     return { token: this.tokens, layer: this.config.n_layers, head: this.config.n_heads, expert: this.config.n_experts || 1 };
   }
+}
+
+/** The limits of one selection for two runs: what both have; experts of either where only one has any. */
+export function limitsOfBoth(data, beside) {
+  if (!beside) return data.limits;
+  const [mine, its] = [data.limits, beside.limits];
+  const both = data.config.n_experts && beside.config.n_experts;
+  return { token: mine.token, layer: Math.min(mine.layer, its.layer), head: Math.min(mine.head, its.head),
+    expert: both ? Math.min(mine.expert, its.expert) : Math.max(mine.expert, its.expert) };
 }
 
 const coreSoon = globalThis.requestAnimationFrame ? (f) => requestAnimationFrame(f) : (f) => setTimeout(f, 0);
@@ -258,6 +275,12 @@ export function el(tag, properties, ...children) {
 /** The same for SVG. */
 export function svg(tag, properties, ...children) {
   return coreFill(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
+}
+
+/** Says whether a button does anything now. It keeps the focus, which `disabled` would take from who just pressed it; its
+ *  action must do no harm when there is nothing to do. */
+export function canPress(button, can) {
+  button.setAttribute("aria-disabled", String(!can));
 }
 
 /** A share as people read it: "41 %", "4.1 %", "0.04 %", "<0.01 %", "0 %". */

@@ -3,7 +3,7 @@
 // A dial shows pair i of both vectors as hands: thin before the rotation, thick after, an arc for the angle between
 // them (whole turns left out). Its ring is as long as its longest hand; what the pair adds to the score stands beneath.
 
-import { el, svg } from "./core.js";
+import { canPress, el, svg } from "./core.js";
 
 /** A number to three digits: 6.28, 14,100, 20.8M. */
 export function positionsCount(n) {
@@ -41,7 +41,7 @@ export function positionsEnd(name, labels, context, chooseToken, choosePlace) {
       token.value = which;
       range.value = place;
       number.value = place;
-      home.disabled = place === which;
+      canPress(home, place !== which);
     },
   };
 }

@@ -1,6 +1,6 @@
 // The explorer: a prompt, its tokens, one selection, and the views in tabs. The notebook's widget and the page both run it.
 
-import { Data, Store, el, tokenStrip } from "./core.js";
+import { Data, Store, canPress, el, limitsOfBoth, tokenStrip } from "./core.js";
 import { mountAttention } from "./attention.js";
 import { mountCompare } from "./compare.js";
 import { mountExperts } from "./experts.js";
@@ -42,6 +42,7 @@ export function mountExplorer(root, data, store, env = {}) {
   const name = `gl-${Math.random().toString(36).slice(2, 8)}`;
   let shown = null;
   let view = null;
+  let running = false;
 
   // the prompt
   const prompt = el("textarea", { "aria-label": "prompt", rows: 2, spellcheck: "false", placeholder: "Type a text to run through the model" });
@@ -56,8 +57,9 @@ export function mountExplorer(root, data, store, env = {}) {
   });
 
   async function runPrompt() {
-    if (run.disabled) return;
-    run.disabled = true;
+    if (running) return;
+    running = true;
+    canPress(run, false);
     word.className = "gl-word";
     word.textContent = "Running …";
     const began = performance.now();
@@ -68,7 +70,8 @@ export function mountExplorer(root, data, store, env = {}) {
       word.className = "gl-word gl-bad";
       word.textContent = error.message;
     } finally {
-      run.disabled = false;
+      running = false;
+      canPress(run, true);
     }
   }
 
@@ -145,11 +148,26 @@ export function mountExplorer(root, data, store, env = {}) {
     return [...data.payload.views, ...(inside.compare || inside.beside ? [explorerCompare] : [])];
   }
 
-  /** Another second run, or none. */
+  /** Another second run, or none: what can be selected, and what is missing. */
   function setBeside(next) {
     inside.beside = next;
-    const [limits, others] = [data.limits, next?.limits];
-    store.limit(next ? { ...limits, layer: Math.min(limits.layer, others.layer), head: Math.min(limits.head, others.head) } : limits);
+    store.limit(limitsOfBoth(data, next));
+    const { config } = data;
+    const { layer, head, expert } = store.limits;
+    const each = config.n_heads / config.n_kv_heads;
+    const names = {
+      layer: config.windows.slice(0, layer).map((window, n) => `${n} · ${window ? `window ${window}` : "dense"}`),
+      head: Array.from({ length: head }, (_, h) => (each > 1 ? `${h} · kv ${Math.floor(h / each)}` : `${h}`)),
+      expert: config.n_experts || next?.config.n_experts ? Array.from({ length: expert }, (_, e) => String(e)) : [],
+    };
+    for (const { key, select, node } of choosers) {
+      select.replaceChildren(...names[key].map((text, value) => el("option", { value }, text)));
+      select.value = String(store.get()[key]);
+      node.hidden = names[key].length === 0;
+    }
+    const [mine, its] = [data, next].map((one) => one?.leftOut.join("; "));
+    leftOut.textContent = mine && mine === its ? `Left out of both runs, because it would not fit: ${mine}.`
+      : [mine && `Left out, because it would not fit: ${mine}.`, its && `Left out of the second run: ${its}.`].filter(Boolean).join(" ");
   }
 
   async function copyCode() {
@@ -191,30 +209,18 @@ export function mountExplorer(root, data, store, env = {}) {
     here.replaceChildren(`token ${now.token} of ${data.tokens}: `, el("b", {}, data.labels[now.token]),
       now.token + 1 < data.tokens ? el("span", { class: "gl-quiet" }, "  then ", el("b", {}, data.labels[now.token + 1])) : "");
     for (const { key, select } of choosers) select.value = String(now[key]);
-    before.disabled = now.token === 0;
-    after.disabled = now.token === data.tokens - 1;
+    canPress(before, now.token > 0);
+    canPress(after, now.token < data.tokens - 1);
   }
 
   function fill(next, beside = null) {
     data = next;
-    const { config } = data;
     setBeside(beside);
-    heading.textContent = config.name;
+    heading.textContent = data.config.name;
     source.textContent = `Source: ${data.source}`;
     strip = tokenStrip(data.labels, (token) => store.set({ token }));
     strips.replaceChildren(strip.node);
-    const each = config.n_heads / config.n_kv_heads;
-    const names = {
-      layer: config.windows.map((window, n) => `${n} · ${window ? `window ${window}` : "dense"}`),
-      head: Array.from({ length: config.n_heads }, (_, h) => (each > 1 ? `${h} · kv ${Math.floor(h / each)}` : `${h}`)),
-      expert: config.n_experts ? Array.from({ length: config.n_experts }, (_, e) => String(e)) : [],
-    };
-    for (const one of choosers) {
-      one.select.replaceChildren(...names[one.key].map((text, value) => el("option", { value }, text)));
-      one.node.hidden = names[one.key].length === 0;
-    }
     told.textContent = data.payload.summary ?? "";
-    leftOut.textContent = data.leftOut.length ? `Left out, because it would not fit: ${data.leftOut.join("; ")}.` : "";
     if (data.payload.prompt !== undefined && document.activeElement !== prompt) prompt.value = data.payload.prompt;
     const all = tabNames();
     tabs.replaceChildren(...all.map((key) => el("button", { type: "button", role: "tab", class: "gl-tab", id: `${name}-${key}`, "data-view": key,
@@ -289,7 +295,7 @@ function render({ model, el: place }) {
     const id = ++asked;
     const late = setTimeout(() => {
       waiting.delete(id);
-      reject(new Error("The kernel has not answered for a minute: is it running? Run the cell again."));
+      reject(new Error("The kernel has not answered for a minute. If it is busy, what it makes appears here when it is done; if it does not run, run the cell again."));
     }, 60_000);
     waiting.set(id, (answer) => {
       clearTimeout(late);

@@ -102,8 +102,7 @@ export function mountPositions(root, data, store, env = {}) {
         "nothing turns, so there are no hands to show.";
     }
     const lacking = ["q", "k"].map(name).filter((n) => !now.config.windows.some((_, layer) => has(layer, n)));
-    const globs = lacking.map((n) => `blocks.*.attention.${n}`).join(" and ");
-    return lacking.length ? `This trace lacks ${globs}; keep them and watch again.` : null;
+    return lacking.length ? lacking.map((n) => now.lacks(`blocks.*.attention.${n}`)).join(" ") : null;
   }
 
   function build() {

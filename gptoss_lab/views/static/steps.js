@@ -5,7 +5,7 @@
 // and .residual; uses attention.pattern and .sink, experts.logits, .choice and .weight, and early read-outs
 // (views/steps.py). What was left out of a large page is said where it would stand.
 
-import { el, percent, tokenStrip } from "./core.js";
+import { canPress, el, percent, tokenStrip } from "./core.js";
 import { diagramBlock, diagramInk, diagramWalk } from "./block_diagram.js";
 import { panelAttention, panelExperts, panelNext, panelResidual, panelShade } from "./step_panels.js";
 import { readable } from "./heatmap.js";
@@ -225,8 +225,8 @@ export function mountSteps(root, data, store, env = {}) {
     const where = step.layer === null ? (n ? "Read-out" : "Embedding")
       : `Block ${step.layer}, ${step.kind === "mlp" ? "MLP" : step.kind}`;
     view.range.setAttribute("aria-valuetext", where);
-    view.previous.disabled = n === 0;
-    view.next.disabled = n === steps.length - 1;
+    canPress(view.previous, n > 0);
+    canPress(view.next, n < steps.length - 1);
     const shown = did(step, selection);
     if (view.body.firstChild !== shown.node) view.body.replaceChildren(...(shown.node ? [shown.node] : []));
     view.title.textContent = shown.title;
