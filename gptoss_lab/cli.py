@@ -331,15 +331,15 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def config_named(name: str) -> Config:
-    """The config of a known name, without its weights, or of a folder."""
+    """The config of a known name, or of a folder's config.json; no weights are needed."""
     from .config import NAMED
-    from .weights.checkpoint import open_checkpoint
+    from .weights.checkpoint import config_of
     from .weights.places import find
 
     if name in NAMED:
         return NAMED[name]
     known, folder = find(name)
-    return open_checkpoint(folder, known).config
+    return config_of(folder, known)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

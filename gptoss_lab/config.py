@@ -10,6 +10,7 @@ Sources: the published config.json of each model; "Attention Is All You Need" fo
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 
 CHOICES = {
@@ -186,6 +187,12 @@ class Config:
         for field in changes:
             require(field in known, f"no config field {field!r}; the fields are {', '.join(known)}")
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def differing(config: Config, other: Config, aside: Collection[str] = ()) -> list[str]:
+    """The fields, without those `aside`, in which two configs differ, in the order of `Config`."""
+    names = [f.name for f in fields(Config) if f.name not in aside]
+    return [name for name in names if getattr(config, name) != getattr(other, name)]
 
 
 def is_whole(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Writing files whole: beside their place first, renamed into it when nothing went wrong."""
+"""Files written whole: beside their place first, renamed into it when nothing went wrong; and folders."""
 
 from __future__ import annotations
 
@@ -29,3 +29,14 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those around it, unless it is there. ValueError where something else is in its
+    place, or in that of a folder around it; nothing is made then."""
+    path = Path(path)
+    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), None)
+    if there is not None and not there.is_dir():
+        inside = "" if there == path else f", and {str(path)!r} would lie in it"
+        raise ValueError(f"{str(there)!r} is not a folder{inside}; name another place")
+    path.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def test_one_selection_is_shared_by_all_views(page):
         page.open(view)
         state = page.page.evaluate("gptossLab.store.get()")
         assert (state["token"], state["layer"], state["head"]) == (7, 3, 1), view
-        assert page.page.locator(".gl-here").inner_text().startswith("token 7 of 128")
+        assert page.page.locator(".gl-here").inner_text().startswith("token 7 of 0–127")
 
 
 def test_text_is_text(page):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from toy_checkpoints import CONFIGS
 
 import gptoss_lab as lab
-from gptoss_lab import cli, generation
+from gptoss_lab import cli, generation, points
+from gptoss_lab.weights.saving import as_json, write_config
+
+PUBLISHED = Path(__file__).parent / "data" / "published"
 
 
 def answer(capsys, *arguments):
@@ -89,6 +95,57 @@ def test_cost_tells_the_published_sizes(capsys):
     out = answer(capsys, "cost", "gpt-oss-20b", "--context", "8192")[1]
     assert "20,914,757,184" in out and "3,608,307,264" in out and "13,761,264,768" in out
     assert "116,829,156,672" in answer(capsys, "cost")[1]
+
+
+@pytest.mark.parametrize("layout", ["config.json", "original/config.json"])
+def test_cost_and_points_need_no_more_of_a_folder_than_its_config(capsys, tmp_path, layout):
+    shutil.copy(PUBLISHED / layout, tmp_path)
+    for command, *option in (["cost"], ["points", "--model"]):
+        status, out, err = answer(capsys, command, *option, str(tmp_path))
+        assert (status, err) == (0, "")
+        assert out.replace(tmp_path.name, "gpt-oss-20b") == answer(capsys, command, *option, "gpt-oss-20b")[1]
+
+
+@pytest.mark.parametrize("toy", CONFIGS)
+def test_cost_and_points_of_a_toy_s_config_are_those_of_the_toy(capsys, tmp_path, toy):
+    config = CONFIGS[toy].with_changes(name=tmp_path.name)
+    said = write_config(config, config.stored_experts == "mxfp4", config.stored)
+    (tmp_path / "config.json").write_bytes(as_json(said))
+    assert answer(capsys, "cost", str(tmp_path)) == (0, lab.cost.table(config) + "\n", "")
+    listed = answer(capsys, "points", "--model", str(tmp_path))[1]
+    assert f"{len(points.names(config))} points in {config.n_layers} layers" in listed
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"n_layer": 10**9}, "asks for 1000000000 layers; at most 1024"),
+        ({"n_layer": None}, "n_layer is None; expected a whole number"),
+        ({"speed": 3}, "unknown keys 'speed'"),
+        ({"model_type": "bert"}, "model_type 'bert'; this package reads"),
+        ({"dtype": "float8"}, "dtype is 'float8'; expected float32, bfloat16, float16"),
+    ],
+)
+@pytest.mark.parametrize("command", [["cost"], ["points", "--model"]])
+def test_a_bad_config_is_refused_without_weights(capsys, tmp_path, command, said, message):
+    made = write_config(CONFIGS["gpt2"], False, "float32")
+    (tmp_path / "config.json").write_bytes(as_json(made | said))
+    status, out, err = answer(capsys, *command, str(tmp_path))
+    assert (status, out) == (2, "")
+    assert err.startswith(f"gptoss-lab: {tmp_path / 'config.json'}: {message}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("recipe", ["mini-oss", "ladder"])
+@pytest.mark.parametrize("out", ["file", "file/inside", "file/further/inside", "link"])
+def test_training_into_a_file_is_told_before_anything_is_made(capsys, tmp_path, monkeypatch, recipe, out):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("link").symlink_to("nowhere")
+    status, said, err = answer(capsys, "train", recipe, "--out", out)
+    assert (status, said) == (2, "")
+    assert err.startswith(f"gptoss-lab: '{out.split('/')[0]}' is not a folder") and err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+    assert Path("file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

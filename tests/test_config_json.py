@@ -49,6 +49,15 @@ def test_both_spellings_of_keys_mean_the_same() -> None:
     assert read_config(old, "toy") == read_config(GPT2, "toy")
 
 
+def test_what_older_gpt2_files_say_besides_changes_nothing() -> None:
+    """GPT-2's published files differ in these from one size to the next."""
+    extra = {"n_ctx": 1024, "n_special": 0, "predict_special_tokens": True, "output_past": True,
+             "summary_type": "cls_index", "summary_first_dropout": 0.1}  # fmt: skip
+    assert read_config(GPT2 | extra, "toy") == read_config(GPT2, "toy")
+    with pytest.raises(CheckpointError, match="n_specials"):
+        read_config(GPT2 | {"n_specials": 0}, "toy")
+
+
 def test_no_rope_scaling_means_yarn_for_gpt_oss_as_in_transformers() -> None:
     def without(*keys: str, **more: object) -> dict[str, Any]:
         return {k: v for k, v in OSS.items() if k not in keys} | more

@@ -24,13 +24,14 @@ from standin import COMMIT, Hub
 from toys import one_thread, random_model, random_tokens, run  # noqa: F401
 
 from gptoss_lab import cli
-from gptoss_lab.config import Yarn
+from gptoss_lab.config import NAMED, Yarn
 from gptoss_lab.weights import hub as room
 from gptoss_lab.weights import load, places, remote, save
 from gptoss_lab.weights.hub import download
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
 GPT2 = "openai-community/gpt2"
+SMALL = toys.gpt2(d_model=24, n_heads=4, n_kv_heads=4)
 LISTED = f"/api/models/{GPT2}/revision/main"
 NEEDED = ["model.safetensors", "generation_config.json", "config.json"]
 DECOYS = [
@@ -51,15 +52,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A small GPT-2, as its repository would hold it, between files that nobody here needs."""
-    folder = save(
-        random_model(toys.gpt2(d_model=24, n_heads=4, n_kv_heads=4)), tmp_path_factory.mktemp("made") / "gpt2"
-    )
+    folder = save(random_model(SMALL), tmp_path_factory.mktemp("made") / "gpt2")
     return files_of(folder) | {name: name.encode() * 50 for name in DECOYS}
 
 
 @pytest.fixture
 def hub(tmp_path: Path, tiny: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that has the small GPT-2, and a machine that has nothing and asks this hub alone."""
+    """A hub that has the small GPT-2, and a machine that has nothing, asks this hub alone and knows gpt2 as
+    that one."""
     from huggingface_hub import constants
 
     server = Hub()
@@ -68,6 +68,7 @@ def hub(tmp_path: Path, tiny: dict[str, bytes], monkeypatch: pytest.MonkeyPatch)
     thread.start()
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "GPTOSS_LAB_HOME", "HF_HOME", "HF_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setitem(NAMED, "gpt2", SMALL.with_changes(name="gpt2"))
     monkeypatch.setenv("HF_ENDPOINT", server.address)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
@@ -110,7 +111,7 @@ def test_a_download_fetches_what_is_needed_and_the_name_then_loads(
     assert folder == cache / "snapshots" / COMMIT
     assert hub.fetched() == NEEDED and hub.asked[0][:2] == ("GET", LISTED)
     assert files_of(folder) == {name: tiny[name] for name in NEEDED}
-    model, again = load("gpt2"), random_model(toys.gpt2(d_model=24, n_heads=4, n_kv_heads=4))
+    model, again = load("gpt2"), random_model(SMALL)
     tokens = random_tokens(again.config)
     assert (
         model.weights_from.startswith("gpt2, ")
@@ -202,9 +203,11 @@ def test_a_damaged_file_in_the_cache_is_fetched_again_and_the_old_one_kept(hub: 
 
 
 @pytest.fixture
-def small_20b(hub: Hub, tmp_path: Path) -> dict[str, bytes]:
-    """The published 20b's file names, index and config keys over small content, in its repository."""
+def small_20b(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The published 20b's file names, index and config keys over small content, in its repository; the name
+    is known for that content."""
     small = toys.mxfp4(n_layers=24, window=128, yarn=Yarn(), rope_theta=150000.0, n_experts=2, d_ff=32)
+    monkeypatch.setitem(NAMED, "gpt-oss-20b", small.with_changes(name="gpt-oss-20b"))
     made = save(random_model(small), tmp_path / "made")
     said = json.loads((PUBLISHED / "config.json").read_text()) | {"experts_per_token": 2}
     said |= json.loads((made / "config.json").read_text())

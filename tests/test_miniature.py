@@ -1,7 +1,8 @@
-"""mini-oss as it is shipped: small, read by transformers too, and the same model there."""
+"""The miniatures as they are shipped: small, read by transformers too, and the same models there."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,28 @@ def test_it_knows_which_language_it_is_speaking():
     english, spanish = "And he said to the people of the", "Y dijo al pueblo de la"
     assert nats(english + " city") < nats(english + " ciudad")
     assert nats(spanish + " ciudad") < nats(spanish + " city")
+
+
+def test_mini_gpt2_is_gpt2_in_small_and_as_many_parameters_work_on_a_token():
+    oss, gpt2 = (lab.load(name).config for name in ("mini-oss", "mini-gpt2"))
+    assert (gpt2.family, gpt2.norm, gpt2.positions, gpt2.activation) == ("gpt2", "layer", "learned", "gelu")
+    assert gpt2.tied and gpt2.bias and not gpt2.sinks and gpt2.windows == (None,) * 6 and gpt2.context == 256
+    assert lab.cost.active_parameters(gpt2) == pytest.approx(lab.cost.active_parameters(oss), rel=0.05)
+    folder = FOLDER.parent / "mini-gpt2"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
+    seen = [json.loads((FOLDER.parent / name / "training.json").read_text("utf-8"))["tokens"]
+            for name in ("mini-oss", "mini-gpt2")]  # fmt: skip
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_transformers_gives_the_same_logits_for_mini_gpt2(language):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, text = FOLDER.parent / "mini-gpt2", TEXTS[language] * 3
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    trace = lab.watch(lab.load("mini-gpt2"), text, keep="logits")
+    assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == trace.tokens[0].tolist()
+    with torch.no_grad():
+        found = theirs.eval()(trace.tokens).logits
+    assert float(((trace["logits"] - found).abs() / found.abs().clamp(min=1)).max()) <= 2e-5

@@ -54,7 +54,7 @@ def named_gpt2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small model under the name gpt2, whose known config is this one's."""
     monkeypatch.setenv("GPTOSS_LAB_HOME", str(tmp_path / "home"))
     folder = write(tmp_path / "home" / "gpt2", GPT2)
-    monkeypatch.setitem(NAMED, "gpt2", load("gpt2").config)
+    monkeypatch.setitem(NAMED, "gpt2", load(folder).config)
     monkeypatch.setattr(room, "REPORTS", tmp_path / "reports")
     (tmp_path / "reports").mkdir()
     return folder
@@ -189,7 +189,11 @@ def test_the_original_layout_s_file_is_found_under_its_own_entry(tmp_path: Path)
 
 def test_by_name_another_config_fails(asked: Any, named_gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NAMED, "gpt2", NAMED["gpt2"].with_changes(norm_eps=1e-6))
-    assert asked("gpt2")["results"]["config"] == ("FAIL", "norm_eps is 1e-05, known is 1e-06")
+    report = asked("gpt2")
+    assert report["results"]["config"] == ("FAIL", "norm_eps is 1e-05, known is 1e-06")
+    result, detail = report["results"]["load"]
+    assert result == "FAIL" and detail.startswith("FOLDER: the model here is not gpt2: norm_eps is 1e-05, ")
+    assert "continuation" not in report
     assert "config" not in asked(named_gpt2)["results"]
 
 
@@ -199,7 +203,8 @@ def test_right_files_that_are_computed_wrongly_differ_from_the_earlier_report(
 ) -> None:
     monkeypatch.setenv("GPTOSS_LAB_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(room, "REPORTS", tmp_path)
-    write(tmp_path / "home" / "gpt-oss-20b", OSS)
+    folder = write(tmp_path / "home" / "gpt-oss-20b", OSS)
+    monkeypatch.setitem(NAMED, "gpt-oss-20b", load(folder).config)
     asked("gpt-oss-20b")
     (tmp_path / "report.json").rename(tmp_path / "gpt-oss-20b.json")
     if fault:

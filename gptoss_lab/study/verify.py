@@ -15,13 +15,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import NAMED, Config
+from ..config import NAMED, Config, differing
 from ..cost import checkpoint_bytes, flop_per_token, human, parameters
 from ..generation import generate
 from ..model import Transformer
@@ -174,18 +174,12 @@ def check_files(
 
 def same(config: Config, other: Config) -> bool:
     """Whether two configs differ in name and storage alone."""
-    return not different(config, other, aside=("name", "stored", "stored_experts"))
-
-
-def different(config: Config, other: Config, aside: tuple[str, ...]) -> list[str]:
-    """The fields in which two configs differ."""
-    names = [f.name for f in fields(Config) if f.name not in aside]
-    return [n for n in names if getattr(config, n) != getattr(other, n)]
+    return not differing(config, other, aside=("name", "stored", "stored_experts"))
 
 
 def check_config(config: Config, named: Config, found: Findings) -> None:
     """Whether config.json says what is known of the model of this name."""
-    odd = different(config, named, aside=("name", "stored"))
+    odd = differing(config, named, aside=("name", "stored"))
     said = "; ".join(f"{n} is {getattr(config, n)!r}, known is {getattr(named, n)!r}" for n in odd)
     found.judge(not odd, "config", said or f"says what is known of {named.name}")
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import require
-from ..files import whole
+from ..files import make_folder, whole
 from ..model.transformer import Transformer
 from .corpus import tokens_by_domain
 from .ladder import RATES, STEPS, Entry, byte_encoding, plan, recipe_for
@@ -154,14 +154,14 @@ def run_queue(
     folder: where checkpoints, the measured speeds and the file `pause` lie. only: a glob of model names.
     into: where results go. entries, texts, steps: another plan (the ladder's), other training ids than the
     corpora's bytes, another length. Ctrl-C saves and raises KeyboardInterrupt. ValueError where `only` picks
-    nothing.
+    nothing, or `folder` cannot be one because a file is in the way.
     """
     entries = plan() if entries is None else entries
     names = sorted({entry.config.name for entry in entries})
     require(any(fnmatchcase(name, only) for name in names),
             f"--only {only!r} picks no model of the plan; there are {', '.join(names)}")  # fmt: skip
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if threads is not None:
         torch.set_num_threads(threads)
     with alone(folder):

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ..config import require
 from ..cost import active_parameters, parameters
+from ..files import make_folder
 from ..model.transformer import Transformer
 from ..text.tokens import encoding as encoding_named
 from .corpus import Batches, tokens_by_domain
@@ -127,7 +128,8 @@ def train(
     wait is not counted as time spent training. Ctrl-C finishes its step, saves and raises KeyboardInterrupt.
     Returns the run; a finished one has its model, for `load`, in the folder's `model`.
 
-    ValueError where the folder holds another run than was asked for; Diverged where the loss turns infinite.
+    ValueError where the folder holds another run than was asked for, or cannot be one because a file is in
+    the way; Diverged where the loss turns infinite.
     """
     recipe, folder = recipe_of(recipe), Path(folder)
     require(steps is None or steps > 0, f"steps={steps}; expected at least 1")
@@ -138,7 +140,7 @@ def train(
     run = read_run(folder) if resume else None
     if run is not None:
         check_resumed(run, recipe, seed, steps, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     encoding = encoding_named(recipe.encoding) if texts is None else None
     texts = tokens_by_domain(encoding) if encoding is not None else texts
     assert texts is not None

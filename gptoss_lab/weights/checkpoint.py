@@ -11,21 +11,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..config import Config
+from ..config import NAMED, Config, differing
 from ..model import Transformer
 from ..model.linear import Stack
 from . import keys, names
-from .dialects import is_original, read_config
+from .dialects import is_original, read_config, stored_in
 from .mxfp4 import BLOCK
 from .reader import CheckpointError, listed, read_json, shown
 from .shards import Shards
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float32}  # float16 is held as float32
 LIMITS = {"layers": 1024, "experts in all": 100_000, "channels in a head": 65_536, "parameters": 10**12 - 1}
+
+MOST = 6  # fields named in one message
+
+# What files may say otherwise under a published name: the same weights give the same numbers. Dropout acts in
+# training alone. Where a text stops and which ids are unused concern sampling, and revisions of a repository
+# differ in them. Weights may be stored in another dtype, and experts packed or not.
+FREE = ("name", "dropout", "stop_ids", "vocab_used", "stored", "stored_experts")
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,8 @@ class Checkpoint:
 
 def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     """Open and compare; CheckpointError says what does not fit."""
-    path, generation = folder / "config.json", folder / "generation_config.json"
-    said, shards = read_json(path), Shards(folder)
-    config = read_config(said, name, read_json(generation) if generation.exists() else None, str(path))
-    refuse_absurd(config, path)
+    said, config = read_folder(folder, name)
+    shards = Shards(folder)
     layout = config.family
     if is_original(said):
         layout = "gpt-oss original"
@@ -66,6 +72,45 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     optional = names.ignored(layout, config) | ({"lm_head.weight"} if config.tied else set())
     compare(names.to_theirs(rows, stored), optional, shards)
     return Checkpoint(folder, config, shards, model, stored, rows)
+
+
+def read_folder(folder: Path, name: str) -> tuple[dict[str, Any], Config]:
+    """A folder's config.json, as it is and as a Config; the weights are not looked at."""
+    path, generation = folder / "config.json", folder / "generation_config.json"
+    said = read_json(path)
+    config = read_config(said, name, read_json(generation) if generation.exists() else None, str(path))
+    refuse_absurd(config, path)
+    return said, config
+
+
+def config_of(folder: Path, name: str) -> Config:
+    """The Config of a folder from its config.json alone: no weights are needed.
+
+    `stored` is the dtype that config.json names, or the published one of its family where it names none.
+    CheckpointError as from `load` for what cannot be, and for a dtype of which no size is known.
+    """
+    said, config = read_folder(folder, name)
+    try:
+        return config.with_changes(stored=stored_in(said, config.family))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+
+
+def check_named(opened: Checkpoint) -> None:
+    """CheckpointError unless the model that was read under a published name has that model's config, in every
+    field that decides what is computed or what shapes there are."""
+    config, named = opened.config, NAMED[opened.config.name]
+    # learned positions have a row for each token of context; with RoPE it is a limit and no more, which files
+    # may set otherwise (YaRN's original context, on which frequencies depend, is compared within `yarn`)
+    aside = FREE if named.positions == "learned" else (*FREE, "context")
+    if odd := differing(config, named, aside):
+        pairs = ((field, shown(getattr(config, field)), shown(getattr(named, field))) for field in odd[:MOST])
+        said = "; ".join(f"{field} is {found}, expected {expected}" for field, found, expected in pairs)
+        more = f"; and {len(odd) - MOST} more" if len(odd) > MOST else ""
+        raise CheckpointError(
+            f"{opened.folder.absolute()}: the model here is not {named.name}: {said}{more}. "
+            "Load the folder by its path instead, or put the right files there"
+        )
 
 
 def refuse_absurd(config: Config, path: Path) -> None:

@@ -16,6 +16,7 @@ from ..config import NAMED, Config, Yarn
 from . import keys
 from .reader import CheckpointError, listed, shown
 
+STORED = {"float32": "float32", "bfloat16": "bfloat16", "float16": "bfloat16"}  # as many bytes an item
 FRACTIONS = {"norm_eps", "swiglu_limit", "swiglu_alpha", "dropout", "rope_theta"}
 
 
@@ -42,6 +43,20 @@ def read_config(
         return Config(name=name, **values | read_vocabulary(values, stops, is_original(found)))
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def stored_in(found: Mapping[str, Any], family: str) -> str:
+    """What weights are stored in, as far as config.json tells: the dtype that it names (float16 counts as
+    bfloat16, which takes as many bytes), else that of the family's published models.
+
+    ValueError for any other dtype.
+    """
+    named = found.get("dtype", found.get("torch_dtype"))
+    if named is None:
+        return next(known.stored for known in NAMED.values() if known.family == family)
+    if not isinstance(named, str) or named not in STORED:
+        raise ValueError(f"dtype is {shown(named)}; expected {', '.join(STORED)}")
+    return STORED[named]
 
 
 def read_original(found: Mapping[str, Any]) -> dict[str, Any]:

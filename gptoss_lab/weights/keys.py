@@ -84,9 +84,9 @@ HARMLESS = frozenset(
 HARMLESS_IN = {
     "gpt-oss": {"initial_context_length"},  # the length before YaRN, which YaRN's own numbers give
     "qwen3-moe": {"intermediate_size", "max_window_layers", "sliding_window"},  # of layers it does not have
-    "gpt2": set(  # the context again, older exports, a matter of float16, heads for other tasks
+    "gpt2": set(  # the context again, older exports, a matter of float16, heads and tokens for other tasks
         """n_ctx output_past reorder_and_upcast_attn summary_type summary_use_proj summary_activation
-        summary_proj_to_labels summary_first_dropout""".split()
+        summary_proj_to_labels summary_first_dropout n_special predict_special_tokens""".split()
     ),
 }
 ROPE = {"rope_theta", "rope_scaling", "rope_parameters"}

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..config import NAMED
 from ..model import Transformer
 from ..model.linear import Linear, Stack
-from .checkpoint import FLOATS, Checkpoint, open_checkpoint
+from .checkpoint import FLOATS, Checkpoint, check_named, open_checkpoint
 from .mxfp4 import LARGEST_SCALE, PackedStack, unpack
 from .places import find
 from .reader import CheckpointError, shown, size_of
@@ -55,7 +56,8 @@ def load(
 
     source: a known name ("mini-oss", "gpt-oss-20b", "gpt2", …), or a folder with config.json and safetensors
         files: gpt-oss (experts in MXFP4 or unpacked), GPT-2 or Qwen3-MoE in the Hugging Face layout, or
-        gpt-oss's own `original`. A name wins over a folder of that name: write ./gpt2.
+        gpt-oss's own `original`. A name wins over a folder of that name: write ./gpt2. Under a published
+        name only a model of that config is loaded, whatever lies at its place.
     device: "cpu", "cuda", "cuda:1" or "mps".
     dtype: how weights are held, and the precision of products.
         None              float32 where all weights take at most 1 GB so, else as "stored"
@@ -76,6 +78,8 @@ def load(
         raise ValueError(f"dtype={dtype!r}; expected None, 'stored', torch.float32 or torch.bfloat16")
     name, folder = find(source)
     opened = open_checkpoint(folder, name)
+    if isinstance(source, str) and source in NAMED:
+        check_named(opened)
     model = opened.model
     small = 4 * sum(weight.numel() for weight in model.parameters()) <= SMALL
     plan = PLANS[dtype if dtype is not None else torch.float32 if small else "stored"]

@@ -192,6 +192,10 @@ export function mountExplorer(root, data, store, env = {}) {
     event.stopPropagation();
     open(all[(to + all.length) % all.length], true);
   });
+  // Jupyter's commands take keys (arrows, letters) before the element in focus does, unless it says otherwise.
+  globalThis.addEventListener("keydown", ({ target, ctrlKey, metaKey, altKey }) => {
+    if (root.contains(target)) target.toggleAttribute("data-lm-suppress-shortcuts", !(ctrlKey || metaKey || altKey));
+  }, { capture: true, signal: off.signal });
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
     const now = store.get();
@@ -206,7 +210,7 @@ export function mountExplorer(root, data, store, env = {}) {
   function choose() {
     const now = store.get();
     strip.update({ selected: now.token });
-    here.replaceChildren(`token ${now.token} of ${data.tokens}: `, el("b", {}, data.labels[now.token]),
+    here.replaceChildren(`token ${now.token} of 0–${data.tokens - 1}: `, el("b", {}, data.labels[now.token]),
       now.token + 1 < data.tokens ? el("span", { class: "gl-quiet" }, "  then ", el("b", {}, data.labels[now.token + 1])) : "");
     for (const { key, select } of choosers) select.value = String(now[key]);
     canPress(before, now.token > 0);
