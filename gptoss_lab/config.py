@@ -10,8 +10,9 @@ Sources: the published config.json of each model; "Attention Is All You Need" fo
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 CHOICES = {
     "family": ("gpt2", "gpt-oss", "qwen3-moe"),
@@ -180,6 +181,15 @@ class Config:
     def gated(self) -> bool:
         """Whether the feed-forward part multiplies a gate with an up projection."""
         return self.activation != "gelu"
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> Config:
+        """The config that JSON keeps as its fields, with lists for tuples. ValueError for what is none."""
+        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+        try:
+            return cls(**made | {"yarn": Yarn(**made["yarn"]) if made.get("yarn") else None})
+        except TypeError as error:  # a field that there is not, or one that lacks
+            raise ValueError(f"these are not the fields of a config: {error}") from error
 
     def with_changes(self, **changes: object) -> Config:
         """This config with fields replaced; an unknown field is refused by name."""

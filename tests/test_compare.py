@@ -141,7 +141,9 @@ def test_families_that_lack_a_part_say_so():
         Change.from_json({"forbidden": [1]})
 
 
-def test_a_comparison_holds_the_likeliest_of_both_and_how_far_apart_they_are():
+@pytest.mark.parametrize("at_once", [1, 64 * 2**20])
+def test_a_comparison_holds_the_likeliest_of_both_and_how_far_apart_they_are(at_once, monkeypatch):
+    monkeypatch.setattr("gptoss_lab.study.compare.AT_ONCE", at_once)
     change = Change(forbid=[3], window=None)
     found = lab.compare(MODEL, TOKENS, change, keep=["blocks.*.experts.choice", "logits"], likeliest=6)
     model, edit = change.applied(MODEL)

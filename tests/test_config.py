@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -211,6 +212,15 @@ def test_a_stretch_that_is_none_is_refused(values):
     (field,) = values
     with pytest.raises(ValueError, match=field):
         Yarn(**values)
+
+
+def test_a_config_survives_json():
+    config = gpt_oss(windowed_layers=(1, 2), stop_ids=(3,))
+    described = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert Config.from_json(described) == config and Config.from_json(dataclasses.asdict(gpt2())) == gpt2()
+    for odd in (described | {"colour": "red"}, {"name": "x"}, described | {"yarn": {"factor": 2.0, "x": 1}}):
+        with pytest.raises(ValueError, match="these are not the fields of a config: .*(colour|missing|'x')"):
+            Config.from_json(odd)
 
 
 def test_a_config_cannot_be_changed_after_it_was_checked():

@@ -239,7 +239,7 @@ def test_an_outcome_is_what_its_numbers_say(tmp_path, monkeypatch):
     assert list(positions) == ["near", "far", "beyond"] and "1536-2047" in positions["beyond"]
     assert all(x == pytest.approx(math.log(257), abs=1e-3) for x in positions["beyond"].values())
     assert found["curve"] == {"steps": 1, "nats": [5.0] * STEPS} and found["spikes"] == []
-    assert outcome.config_of(found["config"]) == config
+    assert Config.from_json(found["config"]) == config
     assert found["balance"] == 1.5 and found["tokens"] == STEPS * 2048
     assert all(0 <= x <= 1 for x in found["router"]["evenness"])
     assert all(0 <= x <= math.log2(6) for x in found["router"]["about_domain"])

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Config, Yarn
+from ..config import Yarn
 from ..cost import parameters
 from ..model.transformer import Transformer
 from ..tap import Recorder
@@ -36,29 +36,22 @@ EDGES = (0, 8, 32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048)  # of position
 POINTS = 100            # of a loss curve
 
 
-def measured(run: Run, folder: Path, entry: Entry, untaught: dict[str, Any] | None) -> dict[str, Any]:
-    """The outcome of a finished run whose checkpoint lies in `folder`; docs/ladder.md tells its fields."""
+def measured(run: Run, folder: Path, entry: Entry, early: dict[str, Any] | None) -> dict[str, Any]:
+    """The outcome of a finished run whose checkpoint lies in `folder`; docs/ladder.md tells its fields.
+
+    early: what `untaught` found before the last phase.
+    """
     model = Transformer(run.recipe.config)
     read_checkpoint(folder, model)
     model = in_phase(model, run.recipe, len(run.recipe.phases) - 1).eval()  # as its last phase ran it
-    found: dict[str, Any] = described(run, entry)
-    positions = {}
-    for name, (context, limit) in {"near": NEAR, "far": FAR}.items():
-        nats, found["windows"] = {}, found.get("windows", {})
-        found["windows"][name] = {}
-        for domain in DOMAINS:
-            windows = heldout_windows(byte_encoding(), domain, context, limit)
-            nats[domain] = losses(model, windows.tokens, batch=16 * SHORT // context)
-            bits = nats[domain].double().sum(1) / math.log(2) / windows.bytes
-            found["windows"][name][domain] = [round(x, 4) for x in bits.tolist()]
-        positions[name] = by_edges(torch.stack([each.mean(0) for each in nats.values()]).mean(0))
-    found["bits_per_byte"] = {
-        name: {domain: round(statistics.fmean(bits), 4) for domain, bits in domains.items()}
-        for name, domains in found["windows"].items()
-    }
-    if model.config.positions == "rope":
-        positions["beyond"] = by_edges(at_positions(model, *BEYOND))
-    found |= {"nats_by_position": positions, "untaught": untaught, "activations": largest(model)}
+    lengths = {"near": NEAR, "far": FAR} | ({"beyond": BEYOND} if model.config.positions == "rope" else {})
+    told = {name: on_heldout(model, *size) for name, size in lengths.items()}
+    windows = {name: told[name][0] for name in ("near", "far")}
+    means = {name: {domain: round(statistics.fmean(bits), 4) for domain, bits in domains.items()}
+             for name, domains in windows.items()}  # fmt: skip
+    found = described(run, entry) | {"windows": windows, "bits_per_byte": means}
+    found["nats_by_position"] = {name: by_edges(curve) for name, (_, curve) in told.items()}
+    found |= {"untaught": early, "activations": largest(model)}
     if model.config.n_experts:
         found["router"] = routing(model)
     return found
@@ -91,13 +84,17 @@ def spikes(loss: list[float], before: int = 50, high: float = 6.0) -> list[int]:
     return found
 
 
-def at_positions(model: Transformer, context: int, limit: int) -> Tensor:
-    """Mean nats a byte at each position of held-out windows, each domain counted alike: `context`."""
-    found = []
+def on_heldout(model: Transformer, context: int, limit: int) -> tuple[dict[str, list[float]], Tensor]:
+    """Over up to `limit` held-out windows of each domain: bits per byte of every window, by domain; and mean
+    nats a byte at each position, each domain counted alike: `context`."""
+    bits, curves = {}, []
     for domain in DOMAINS:
-        windows, _ = heldout_windows(byte_encoding(), domain, context, limit)
-        found.append(losses(model, windows, batch=max(1, 16 * SHORT // context)).mean(0))
-    return torch.stack(found).mean(0)
+        windows = heldout_windows(byte_encoding(), domain, context, limit)
+        nats = losses(model, windows.tokens, batch=max(1, 16 * SHORT // context))
+        each = nats.double().sum(1) / math.log(2) / windows.bytes
+        bits[domain] = [round(x, 4) for x in each.tolist()]
+        curves.append(nats.mean(0))
+    return bits, torch.stack(curves).mean(0)
 
 
 def by_edges(curve: Tensor) -> dict[str, float]:
@@ -116,7 +113,7 @@ def untaught(run: Run, folder: Path) -> dict[str, Any] | None:
     read_checkpoint(folder, model)
     plain = in_phase(model, run.recipe, 0).eval()
     ways = {"plain": plain, "yarn": plain.with_config(yarn=stretched)}
-    return {way: by_edges(at_positions(model, LONG, 4)) for way, model in ways.items()}
+    return {way: by_edges(on_heldout(model, LONG, 4)[1]) for way, model in ways.items()}
 
 
 @torch.no_grad()
@@ -149,10 +146,3 @@ def routing(model: Transformer) -> dict[str, list[float]]:
 def entropy(shares: Tensor) -> Tensor:
     """−Σ p log₂ p over the last axis."""
     return -(shares * shares.clamp(min=1e-30).log2()).sum(-1)
-
-
-def config_of(described: dict[str, Any]) -> Config:
-    """The config that an outcome describes."""
-    yarn = Yarn(**described["yarn"]) if described["yarn"] else None
-    lists = {field: tuple(value) for field, value in described.items() if isinstance(value, list)}
-    return Config(**described | lists | {"yarn": yarn})

@@ -187,9 +187,9 @@ def run_one(
     Its checkpoints are deleted then. A run whose loss becomes infinite has a result too, which says so.
     """
     name, recipe = entry.id({str(entry.rate): rate}), recipe_for(entry.config, rate)
-    place, pause, early = folder / name, folder / PAUSE, folder / name / "untaught.json"
-    more: dict[str, Any] = {"steps": steps, "seed": entry.seed, "texts": texts, "quiet": quiet}
-    more["pause"] = pause
+    place, early = folder / name, folder / name / "untaught.json"
+    more: dict[str, Any] = {"steps": steps, "seed": entry.seed, "texts": texts, "quiet": quiet,
+                            "pause": folder / PAUSE}  # fmt: skip
     result: dict[str, Any]
     try:
         run = train(recipe, place, until=recipe.starts(steps)[1], **more)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
-from ..config import Config, Yarn
+from ..config import Config
 from ..files import whole
 from .recipes import Phase, Recipe
 
@@ -60,11 +60,8 @@ class Run:
     def from_json(cls, made: dict[str, Any]) -> Run:
         """The run that `to_json` described."""
         recipe, rest = made["recipe"], {k: v for k, v in made.items() if k not in ("recipe", "tokens")}
-        config = recipe["config"]
-        yarn = Yarn(**config["yarn"]) if config["yarn"] else None
-        lists = {k: tuple(v) for k, v in config.items() if isinstance(v, list)}
+        config = Config.from_json(recipe["config"])
         phases = tuple(Phase(**phase) for phase in recipe["phases"])
-        config = Config(**config | lists | {"yarn": yarn})
         recipe |= {"config": config, "phases": phases, "betas": tuple(recipe["betas"])}
         return cls(Recipe(**recipe), **rest)
 

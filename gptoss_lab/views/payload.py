@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .. import points
-from ..config import NAMED, Config, Yarn
+from ..config import NAMED, Config
 from ..cost import human
 from ..model import Transformer, concentration, frequencies
 from ..trace import Trace
@@ -93,8 +93,7 @@ def config_of(trace: Trace, model: Transformer | None = None) -> Config:
         return model.config
     recorded: dict[str, Any] | None = trace.source.get("config")
     if recorded:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()}
-        return Config(**{**fields, "yarn": Yarn(**fields["yarn"]) if fields.get("yarn") else None})
+        return Config.from_json(recorded)
     name = trace.source["model"]
     if name not in NAMED:
         raise ValueError(

@@ -37,9 +37,9 @@ SENT = 64_000_000  # bytes of numbers a widget is sent; a page has a limit of it
 class Explorer(anywidget.AnyWidget):
     """The explorer over one trace, or over a comparison; with a model, prompts and changes made in it run.
 
-    trace: what is shown now; comparison: what it is the first half of, or None; besides: the models that stood
-    beside so far, by name. `handlers` maps a message's `type` to f(message) → answer, so that a view may ask
-    more of the kernel; errors are answered in words.
+    trace: what is shown now; comparison: what it is the first half of, or None; besides: the models that
+    stood beside so far, by name. `handlers` maps a message's `type` to f(message) → answer, so that a view
+    may ask more of the kernel; errors are answered in words.
     """
 
     _esm = traitlets.Unicode(script()).tag(sync=True)
