@@ -32,8 +32,6 @@ function arrive(reply) {
 }
 const model = {
   get: (name) => state[name]?.value,
-  set: (name, value) => (state[name] = { was: JSON.stringify(value), value }),
-  save_changes() {},
   on: (event, f) => (listeners[event] ??= new Set()).add(f),
   off: (event, f) => listeners[event]?.delete(f),
   send: (message) => kernel(JSON.stringify(message)).then((reply) => arrive(JSON.parse(reply))),

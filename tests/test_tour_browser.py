@@ -102,10 +102,15 @@ class Tour:
                 return
         raise AssertionError(f"Tab does not come to {text!r}")
 
+    def press(self, text: str, times: int = 1, key: str = "Tab") -> None:
+        """Go to what has this text and press it, so many times."""
+        for _ in range(times):
+            self.tab_to(text, key)
+            self.page.keyboard.press("Enter")
+
     def open(self) -> None:
         """From the top of the page to the first question."""
-        self.tab_to("Guided tour")
-        self.page.keyboard.press("Enter")
+        self.press("Guided tour")
 
     def question(self) -> tuple[str, str]:
         """Which question is shown, by number and title; focus is on it, so that it is read out."""
@@ -132,8 +137,7 @@ class Tour:
 
     def next(self) -> None:
         """To the next question, backwards through the strip."""
-        self.tab_to("Next →", "Shift+Tab")
-        self.page.keyboard.press("Enter")
+        self.press("Next →", key="Shift+Tab")
 
     def state(self) -> dict[str, int]:
         """The shared selection."""
@@ -232,9 +236,7 @@ def test_five_questions_are_answered_by_keyboard_from_the_traces_own_numbers(ope
     assert tour.state()["expert"] == FORBIDDEN
 
     # back to the first: its answer is still there; Escape closes and gives the focus back
-    for _ in range(4):
-        tour.tab_to("← Previous", "Shift+Tab")
-        tour.page.keyboard.press("Enter")
+    tour.press("← Previous", times=4, key="Shift+Tab")
     assert tour.question()[0] == "Question 1 of 5" and tour.answer().startswith("Right: layer")
     tour.page.keyboard.press("Escape")
     assert tour.page.locator(".gl-tour").is_hidden()
@@ -246,9 +248,7 @@ def test_five_questions_are_answered_by_keyboard_from_the_traces_own_numbers(ope
 def test_a_recorded_second_run_answers_for_its_own_expert(opened):
     tour = Tour(opened)
     tour.open()
-    for _ in range(4):
-        tour.tab_to("Next →")
-        tour.page.keyboard.press("Enter")
+    tour.press("Next →", times=4)
     options = tour.page.locator(".gl-tour-fields select option").all_inner_texts()
     assert options == [str(FORBIDDEN)]
     tour.predict(tokens_that_change="1", **{"probabilities_move,_points": "1"})
@@ -259,9 +259,7 @@ def test_a_recorded_second_run_answers_for_its_own_expert(opened):
 def test_without_a_second_run_the_tour_says_how_to_record_one(opened):
     tour = Tour(opened)
     tour.open()
-    for _ in range(4):
-        tour.tab_to("Next →")
-        tour.page.keyboard.press("Enter")
+    tour.press("Next →", times=4)
     said = tour.page.locator(".gl-tour-ask").inner_text()
     assert "This cannot be answered here" in said and "--forbid-expert 5" in said
     assert not tour.page.locator(".gl-tour-show").is_visible()
@@ -363,9 +361,7 @@ def test_the_widget_forbids_an_expert_in_the_real_model(browser, mini_oss, runs)
     open_live(watched.page, mini_oss, TEXT)
     tour = Tour(watched)
     tour.open()
-    for _ in range(4):
-        tour.tab_to("Next →")
-        tour.page.keyboard.press("Enter")
+    tour.press("Next →", times=4)
     changed = int((runs[0]["logits"][0].argmax(-1) != runs[1]["logits"][0].argmax(-1)).sum())
     tour.predict(n=f"{FORBIDDEN}", tokens_that_change="0", **{"probabilities_move,_points": "0"})
     tour.page.wait_for_function("/\\d+ of/.test(document.querySelector('.gl-tour-answer').textContent)")

@@ -89,15 +89,20 @@ def by_name(model: Transformer) -> dict[str, Tensor]:
 # Attention for training
 
 
+def attention_of(B: int, T: int, window: int | None, sink: bool):  # type: ignore[no-untyped-def]
+    """Random q, k, v and perhaps a sink, which keys are seen, and a gradient of what comes of them."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"q": (B, T, 4, 6), "k": (B, T, 2, 6), "v": (B, T, 2, 6), "sink": (B, 4, T)}
+    given = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
+    given = given if sink else {name: given[name] for name in "qkv"}
+    positions = torch.arange(T).expand(B, -1)
+    return given, visible(positions, positions, window), torch.randn(B, T, 4, 6, generator=generator)
+
+
 @pytest.mark.parametrize("window", [None, 1, 5, 7, 64])
 @pytest.mark.parametrize("sink", [True, False])
 def test_attention_for_training_agrees_with_the_explicit_form_and_so_do_its_gradients(window, sink):
-    generator = torch.Generator().manual_seed(1)
-    shapes = {"q": (3, 21, 4, 6), "k": (3, 21, 2, 6), "v": (3, 21, 2, 6), "sink": (3, 4, 21)}
-    given = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
-    given = given if sink else {name: given[name] for name in "qkv"}
-    positions = torch.arange(21).expand(3, -1)
-    seen, onto = visible(positions, positions, window), torch.randn(3, 21, 4, 6, generator=generator)
+    given, seen, onto = attention_of(3, 21, window, sink)
     answers = []
     for form in (attend, attend_banded(window) if window else attend_causal):
         mixed = form(given["q"], given["k"], given["v"], seen, given.get("sink"))
@@ -183,12 +188,7 @@ def test_a_form_for_training_keeps_the_weights_and_their_names():
 @pytest.mark.parametrize("sink", [True, False])
 def test_attention_with_dropout_is_the_explicit_form_in_blocks(window, sink):
     """So little is dropped here that nothing is; where half is, the mean stays, the pattern does not."""
-    generator = torch.Generator().manual_seed(1)
-    shapes = {"q": (2, 150, 4, 6), "k": (2, 150, 2, 6), "v": (2, 150, 2, 6), "sink": (2, 4, 150)}
-    given = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
-    given = given if sink else {name: given[name] for name in "qkv"}
-    positions = torch.arange(150).expand(2, -1)
-    seen, onto = visible(positions, positions, window), torch.randn(2, 150, 4, 6, generator=generator)
+    given, seen, onto = attention_of(2, 150, window, sink)
     answers, fast = [], attend_banded(window) if window else attend_causal
     for form in (attend, fast):
         mixed = form(given["q"], given["k"], given["v"], seen, given.get("sink"), dropout=1e-12)

@@ -20,7 +20,7 @@ export function themeHere() {
   return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 }
 
-/** Everything in `root`. env: { canRun, canChange, others, send(message) → Promise, save(changes), beside };
+/** Everything in `root`. env: { canRun, canChange, others, send(message) → Promise, beside };
  *  returns { update(data, beside), updateBeside(beside), destroy(), store }.
  *
  *  Views find in their env: say(text), theme, and for comparing: beside (the second run as Data, or null),
@@ -133,7 +133,6 @@ export function mountExplorer(root, data, store, env = {}) {
     }
     showCode();
     root.dataset.view = asked;
-    env.save?.({ view: asked });
   }
 
   const codeOf = (name) => (name === explorerCompare ? inside.beside?.code[name] : data.code[name]) ?? "";
