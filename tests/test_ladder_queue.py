@@ -22,7 +22,7 @@ from gptoss_lab.training import outcome, queue
 from gptoss_lab.training import train as training
 from gptoss_lab.training.corpus import DOMAINS, heldout_windows
 from gptoss_lab.training.ladder import Entry, byte_encoding, first_rung, plan, recipe_for, rung
-from gptoss_lab.training.objective import gradients
+from gptoss_lab.training.objective import gradients, in_phase
 from gptoss_lab.training.queue import best_rates, listing, results, run_queue, score, waiting
 from gptoss_lab.training.runs import Run, read_run, write_checkpoint
 from gptoss_lab.training.train import Diverged, train
@@ -78,7 +78,7 @@ def test_the_best_rate_is_known_when_the_whole_grid_is_in():
 
 
 def test_a_run_of_the_grid_is_not_made_again_for_its_rung():
-    assert waiting(ENTRIES, {}) == [*GRID, ENTRIES[3]]
+    assert waiting(ENTRIES, {}) == [*GRID, ENTRIES[3]] == waiting(ENTRIES * 2, {})
     found = {entry.id({}): with_score(2.0) for entry in GRID}
     assert waiting(ENTRIES, found) == [ENTRIES[3]]
     assert waiting(ENTRIES, found | {"b.seed0.lr0.001": with_score(3.0)}) == []
@@ -243,10 +243,34 @@ def test_an_outcome_is_what_its_numbers_say(tmp_path, monkeypatch):
     assert found["balance"] == 1.5 and found["tokens"] == STEPS * 2048
     assert all(0 <= x <= 1 for x in found["router"]["evenness"])
     assert all(0 <= x <= math.log2(6) for x in found["router"]["about_domain"])
-    before = outcome.untaught(run, tmp_path)
-    assert set(before) == {"plain", "yarn"}
     gpt2 = replace(run, recipe=recipe_for(first_rung(1), 1e-3))
     assert outcome.untaught(gpt2, tmp_path) is None
+
+
+def test_a_run_is_measured_as_its_phases_ran_it(tmp_path, monkeypatch):
+    """The last one has YaRN and rounds experts; before it, YaRN is off, and then on without having been
+    taught."""
+    monkeypatch.setattr(outcome, "NEAR", (256, 1))
+    monkeypatch.setattr(outcome, "FAR", (1024, 1))
+    monkeypatch.setattr(outcome, "BEYOND", (2048, 1))
+    config = small("a")
+    recipe, model = recipe_for(config, 1e-3), Transformer.random(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4)  # so that what is between the phases shows
+    run = Run(recipe, seed=0, steps=STEPS, done=STEPS, loss=[5.0] * STEPS, balance=[1.5] * STEPS)
+    write_checkpoint(tmp_path, run, model, torch.optim.AdamW(model.parameters()))
+
+    def far(form: Transformer) -> dict[str, float]:
+        return outcome.by_edges(outcome.on_heldout(form.eval(), 1024, 1)[1])
+
+    first, last = (in_phase(model, recipe, phase) for phase in (0, 1))
+    entry = Entry(config, 0, 1e-3, "rungs")
+    assert outcome.measured(run, tmp_path, entry, None)["nats_by_position"]["far"] == far(last) != far(first)
+    monkeypatch.setattr(outcome, "UNTAUGHT", (1024, 1))
+    found = outcome.untaught(run, tmp_path)
+    stretched = first.with_config(yarn=config.yarn)
+    assert found == {"plain": far(first), "yarn": far(stretched)} and far(stretched) not in (far(first), far(last))
 
 
 def test_a_spike_is_found_and_noise_is_not():

@@ -32,6 +32,7 @@ from .objective import in_phase
 from .runs import Run, read_checkpoint
 
 NEAR, FAR, BEYOND = (SHORT, 64), (LONG, 16), (2 * LONG, 4)  # bytes a window, windows a domain
+UNTAUGHT = (LONG, 4)
 EDGES = (0, 8, 32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048)  # of positions that are told together
 POINTS = 100            # of a loss curve
 
@@ -113,7 +114,7 @@ def untaught(run: Run, folder: Path) -> dict[str, Any] | None:
     read_checkpoint(folder, model)
     plain = in_phase(model, run.recipe, 0).eval()
     ways = {"plain": plain, "yarn": plain.with_config(yarn=stretched)}
-    return {way: by_edges(on_heldout(model, LONG, 4)[1]) for way, model in ways.items()}
+    return {way: by_edges(on_heldout(model, *UNTAUGHT)[1]) for way, model in ways.items()}
 
 
 @torch.no_grad()
