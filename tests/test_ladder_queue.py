@@ -269,8 +269,8 @@ def test_a_run_is_measured_as_its_phases_ran_it(tmp_path, monkeypatch):
     assert outcome.measured(run, tmp_path, entry, None)["nats_by_position"]["far"] == far(last) != far(first)
     monkeypatch.setattr(outcome, "UNTAUGHT", (1024, 1))
     found = outcome.untaught(run, tmp_path)
-    stretched = first.with_config(yarn=config.yarn)
-    assert found == {"plain": far(first), "yarn": far(stretched)} and far(stretched) not in (far(first), far(last))
+    stretched = far(first.with_config(yarn=config.yarn))
+    assert found == {"plain": far(first), "yarn": stretched} and stretched not in (far(first), far(last))
 
 
 def test_a_spike_is_found_and_noise_is_not():
