@@ -17,7 +17,7 @@ import gptoss_lab as lab
 from gptoss_lab import cli, points, views
 from gptoss_lab.text.tokens import encoding, labels
 from gptoss_lab.trace import open_trace, watch
-from gptoss_lab.views import page, payload
+from gptoss_lab.views import page, payload, stills
 from gptoss_lab.views.tour import PARTS, TEXT
 
 ROOT = Path(__file__).parent.parent
@@ -329,14 +329,16 @@ def test_a_page_of_two_runs_holds_both_and_what_stands_between(tmp_path):
     torch.testing.assert_close(read, found.divergence, rtol=0, atol=about["step"])
 
 
-def test_a_page_of_two_runs_keeps_to_its_limit(tmp_path):
+@pytest.mark.parametrize("tokens", [128, 500])
+def test_a_page_of_two_runs_keeps_to_its_limit(tokens, tmp_path):
     model = lab.load("mini-oss")
-    ids = (model.tokenizer.encode_ordinary("Once upon a time there was a king. " * 40))[:128]
+    ids = (model.tokenizer.encode_ordinary("Once upon a time there was a king. " * 80))[:tokens]
     found = views.compared(model, ids, lab.Change(forbid=[5]))
     file = views.export_html(found, tmp_path / "page.html")
     one, _, two, *_ = script_blocks(file.read_text("utf-8"))
     assert file.stat().st_size < 5_000_000
-    assert not json.loads(one)["left_out"] and not json.loads(two)["left_out"]
+    left = [json.loads(header)["left_out"] for header in (one, two)]
+    assert left == [[], []] if tokens == 128 else all(left)
 
 
 def test_a_text_of_the_second_run_cannot_leave_its_block(tmp_path):
@@ -407,6 +409,34 @@ def test_one_view_alone_is_compared_too():
     widget = views.experts(lab.watch(model, trace.tokens, keep=keep, last=1), model)
     widget.compare(lab.Change(forbid=[1]))
     assert widget.beside["extra"]["compare.words"] == "expert 1 forbidden" and widget.others == []
+
+
+def test_a_still_is_of_what_its_view_shows(monkeypatch):
+    model, trace = toy()
+    found = two_runs()
+    given: dict[str, tuple] = {}  # type: ignore[type-arg]
+    for name in ("router", "attention", "rope_score", "next_tokens"):
+        drawn = getattr(stills.figures, name)
+        keep = lambda *a, name=name, drawn=drawn, **k: (given.update({name: (a, k)}), drawn(*a, **k))[1]
+        monkeypatch.setattr(stills.figures, name, keep)
+    stills.still_of("positions", trace, model, None)
+    (q, k, turning, _), more = given["rope_score"]
+    assert torch.equal(q, trace["blocks.0.attention.q"][0, -1, 0]) and more["distance"] == 8
+    assert torch.equal(k, trace["blocks.0.attention.k"][0, 0, 0]) and len(turning) == 3
+    stills.still_of("steps", trace, model, None)
+    share, names = given["next_tokens"][0]
+    with torch.no_grad():
+        best = model(trace.tokens, last=1)[0, 0].softmax(-1).topk(8)
+    assert torch.allclose(share, best.values, atol=1e-6) and names == labels(best.indices.tolist(), None)
+    stills.still_of("compare", found.before, found.model, found)
+    (after, _), more = given["next_tokens"]
+    assert torch.equal(torch.stack([more["before"], after]), found.probability[:, -1])
+    stills.still_of("attention", trace, model, None)
+    assert torch.equal(given["attention"][0][0], trace["blocks.0.attention.pattern"][0, 0])
+    assert torch.equal(given["attention"][1]["sink"], trace["blocks.0.attention.sink"][0, 0])
+    assert "router" not in given
+    stills.still_of("experts", trace, model, None)
+    assert torch.equal(given["router"][0][0], trace["blocks.0.experts.choice"][0])
 
 
 def test_a_widget_over_a_trace_alone_changes_nothing():
