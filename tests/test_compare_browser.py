@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from browsing import IN_A_BROWSER, Watched
 from live_page import open_live
+from toys import gpt_oss, random_model
 
 import gptoss_lab as lab
 from gptoss_lab import views
@@ -72,6 +73,39 @@ def test_experts_of_the_other_model_can_be_chosen_where_this_one_has_none(watche
     watched.page.locator(".gl-bar label:has-text('expert') select").select_option("5")
     watched.page.wait_for_timeout(100)
     assert watched.page.evaluate("gptossLab.store.get().expert") == 5
+
+
+def test_the_switches_show_what_runs(watched, mini_oss):
+    widget = open_live(watched.page, mini_oss, TEXT)
+    watched.open("compare")
+    choice = watched.page.get_by_label("window of the windowed layers")
+    choice.select_option(label="none")
+    watched.page.wait_for_selector(".gl-compare-chip")
+    assert widget.comparison.change.window is None
+    assert choice.evaluate("one => one.selectedOptions[0].textContent") == "none"
+    choice.select_option(label="as it is (32)")
+    watched.page.wait_for_selector(".gl-compare .gl-absent")
+    assert widget.comparison is None
+
+
+def test_ids_stand_apart_where_there_is_no_text(watched):
+    model = random_model(gpt_oss())
+    widget = open_live(watched.page, model, [13, 14, 5])
+    watched.open("compare")
+    press(watched, "button:text('forbid 0')", then=".gl-compare-chip")
+    said = watched.page.locator(".gl-compare-text p").first.inner_text()
+    assert said.strip() == "…13 14 5 " + widget.comparison.texts[0].strip()
+
+
+def test_nothing_is_brightest_where_nothing_moved(watched, mini_oss, tmp_path):
+    found = views.compared(mini_oss, ".", lab.Change(window=4))  # one token, which no window hides
+    watched.page.goto(views.export_html(found, tmp_path / "page.html").as_uri())
+    watched.page.wait_for_selector(".gl-root[data-view=compare]")
+    said = watched.page.locator(".gl-compare-left h3").nth(2).inner_text()
+    assert said == "Where the prediction moved nowhere"
+    watched.page.set_viewport_size({"width": 1000, "height": 900})
+    heads = watched.page.locator(".gl-compare-row[aria-hidden] > span").all()
+    assert [head.evaluate("e => e.scrollHeight <= e.parentNode.clientHeight") for head in heads] == [True] * 3
 
 
 def test_a_long_text_says_what_was_left_out_of_which_run(watched, mini_oss, tmp_path):

@@ -75,6 +75,7 @@ def extra_of(found: Comparison) -> dict[str, Any]:
         "compare.divergence": ("T", found.divergence),
         "compare.labels": labels,
         "compare.texts": list(found.texts),
+        "compare.between": " " if found.model.tokenizer is None else "",  # ids stand apart
         "compare.words": found.words,
         "compare.change": found.change.to_json(),
         "compare.other": "" if found.beside is None else found.beside.config.name,

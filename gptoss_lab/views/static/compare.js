@@ -145,7 +145,8 @@ export function mountCompare(root, data, store, env) {
     const off = change.sinks_off ?? [];
     set("sinks", "switch off", off === true || (at !== null && off.includes(at)));
     canPress(buttons.undo, changePieces(change).length || other);
-    window_.value = JSON.stringify(change.window ?? "same");
+    const { window: keys = "same" } = change; // null is a window too: none
+    window_.value = JSON.stringify(keys);
     kept.value = JSON.stringify(change.experts_per_token ?? null);
     if (![...models.options].some((one) => one.value === other)) models.append(el("option", { value: other }, other)); // one that came later
     models.value = other;
@@ -239,10 +240,10 @@ export function mountCompare(root, data, store, env) {
     const texts = beside.extra["compare.texts"];
     const same = commonStart(...texts);
     const text = (title, words_) => el("div", { class: "gl-compare-text" }, el("h3", {}, title),
-      el("p", {}, el("span", { class: "gl-quiet" }, `…${data.text.slice(-6).join("")}`), words_.slice(0, same), words_.length > same ? el("mark", {}, words_.slice(same)) : null));
+      el("p", {}, el("span", { class: "gl-quiet" }, `…${[...data.text.slice(-6), ""].join(beside.extra["compare.between"])}`), words_.slice(0, same), words_.length > same ? el("mark", {}, words_.slice(same)) : null));
     strip = tokenStrip(data.labels, (token) => store.set({ token }), "tokens, darker to brighter by how much the prediction after them moved");
-    const most = Math.max(...found.divergence, 1e-9);
-    const shades = panelShade(found.divergence.map((v) => Math.sqrt(v / most)), 1, () => "");
+    const most = Math.max(...found.divergence);
+    const shades = panelShade(found.divergence.map((v) => Math.sqrt(v / (most || 1))), 1, () => "");
     strip.update({ ...shades, titles: found.divergence.map((v) => `${readable(v)} bits`) });
     const count = beside.get("compare.ids").shape[1];
     rows = Array.from({ length: count }, () => {
@@ -256,7 +257,7 @@ export function mountCompare(root, data, store, env) {
     body.replaceChildren(
       el("div", { class: "gl-compare-top" },
         el("div", { class: "gl-compare-left" }, text("Before, the text goes on", texts[0]), text(`After (${words()}), it goes on`, texts[1]),
-          el("h3", {}, "Where the prediction moved", el("span", { class: "gl-quiet" }, `  brightest: ${readable(most)} bits, at token ${found.most}`)), strip.node),
+          el("h3", {}, "Where the prediction moved", el("span", { class: "gl-quiet" }, most ? `  brightest: ${readable(most)} bits, at token ${found.most}` : "  nowhere")), strip.node),
         el("div", { class: "gl-compare-left" }, nextTitle, list)),
       choices, pair);
     status.textContent = told();
@@ -303,7 +304,7 @@ export function mountCompare(root, data, store, env) {
       el("span", { class: "gl-quiet" }, `  moved by ${readable(found.divergence[token])} bits${follows}`));
     const largest = Math.max(...before.row(token), ...after.row(token));
     const full = compareScales.find((scale) => largest <= scale) ?? 1;
-    heads.forEach((head, n) => (head.textContent = `${["before", "after"][n]}; a full bar is ${percent(full)}`));
+    heads.forEach((head, n) => (head.textContent = `${["before", "after"][n]}, 0 to ${percent(full)}`));
     rows.forEach((row, n) => {
       const name = beside.extra["compare.labels"][ids.at(token, n)] ?? String(ids.at(token, n));
       row.name.textContent = name;

@@ -65,7 +65,7 @@ export function mountExplorer(root, data, store, env = {}) {
     const began = performance.now();
     try {
       const answer = await env.send({ type: "run", prompt: prompt.value });
-      word.textContent = `${data.tokens} tokens in ${((performance.now() - began) / 1000).toFixed(2)} s${answer?.seconds === undefined ? "" : `, of which the model ran ${answer.seconds.toFixed(2)} s`}`;
+      word.textContent = `${data.tokens} token${data.tokens === 1 ? "" : "s"} in ${((performance.now() - began) / 1000).toFixed(2)} s${answer?.seconds === undefined ? "" : `, of which the model ran ${answer.seconds.toFixed(2)} s`}`;
     } catch (error) {
       word.className = "gl-word gl-bad";
       word.textContent = error.message;
