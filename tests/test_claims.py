@@ -190,6 +190,27 @@ def test_only_rmsnorm_sees_the_mean():
         assert bool((kept["logits"] - model(tokens)).abs().max() > 1e-3) is moved
 
 
+def test_without_biases_a_norm_of_equal_scales_decides_about_no_unit():
+    model = toys.random_model(toys.qwen3())
+    tokens = toys.random_tokens(model.config)
+    for norm in normalising.norms(model):
+        norm.scale.fill_(1.5)
+    assert normalising.figures(model, tokens)["units"] == 0
+    assert normalising.figures(toys.random_model(toys.gpt_oss()), tokens)["units"] > 0
+
+
+def test_the_best_experts_weight_is_the_sigmoid_of_its_lead(mini_oss):
+    shares = []
+    for domain in DOMAINS:
+        windows = heldout_windows(mini_oss.tokenizer, domain, 64, 1).tokens[:, :-1]
+        kept = toys.record(mini_oss, windows, keep=[f"blocks.{n}.experts.logits" for n in range(6)])
+        for logits in kept.values():
+            best, second = logits.sort(-1, descending=True).values.unbind(-1)[:2]
+            shares.append(float(torch.sigmoid(best - second).mean()))
+    found = routing.best_weight(mini_oss, 1, context=64)
+    assert 0.5 < found == pytest.approx(statistics.fmean(shares), abs=1e-5)
+
+
 def choices_under(edit, keep=2):
     """The choices of every layer of a toy under an edit, and the logits that its routers had."""
     model = toys.random_model(toys.gpt_oss(experts_per_token=keep))

@@ -43,7 +43,7 @@ def dropout() -> tuple[Part, ...]:
     return (
         Part(
             "Dropout costs compute for no benefit; removing it raises accuracy, over one epoch", OPEN,
-            f"{LADDER} Its second rung removes dropout alone, and its last table puts it back at the top. A "
+            f"{LADDER} Its second rung removes dropout alone, and the table “One left out” puts it back. A "
             f"run reads {STEPS * 2048:,} bytes, {STEPS * 2048 // 6:,} of each kind on average, which is less "
             "than one epoch of any. From the configs: GPT-2 drops 0.1 in three places (the embedding, the "
             "pattern, what joins the residual), gpt-oss nowhere.",
