@@ -111,7 +111,7 @@ class Film:
 
 
 def film(page: Page, model: lab.Transformer) -> None:
-    """A prompt, the experts, the attention, the rotation, the walk, the tour."""
+    """A prompt, the experts, the attention, the rotation, the walk, a change, the tour."""
     open_live(page, model, "Once upon a time")
     play = Film(page)
 
@@ -158,6 +158,17 @@ def film(page: Page, model: lab.Transformer) -> None:
     page.locator(".gl-tabs").evaluate("node => node.scrollIntoView()")
     for _ in range(8):
         play.click(".gl-steps-nav button", 230, 1)
+    page.evaluate("scrollTo(0, 0)")
+
+    play.words = "Edit and compare: forbid an expert; the same text before and after"
+    page.locator(".gl-bar select").nth(2).select_option("5")
+    play.click(".gl-tab[data-view=compare]", 500)
+    page.get_by_role("button", name="forbid 5", exact=True).click()
+    page.locator(".gl-compare-status", has_text=" s)").wait_for(timeout=60_000)
+    page.locator(".gl-compare-status").evaluate("node => node.textContent = node.textContent.split(' (')[0]")
+    play.frame(1400)
+    page.locator(".gl-compare-views").evaluate("node => node.scrollIntoView()")
+    play.frame(1200)
     page.evaluate("scrollTo(0, 0)")
 
     play.words = "The guided tour: predict first, then see, with the baseline"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gptoss_lab import checks, model
+from gptoss_lab.checks import judging
 
 
 def route(weigh, choose=lambda logits, k: logits.topk(k).indices):
@@ -262,7 +263,56 @@ PARTS = [
     ("that is their sum", lambda *a: share(*a).sum()),
 ]
 
+def to_length(x, length=12**0.5):
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) * length
+
+
+def off_the_ones(x, u):
+    """x less what lies along u, at the length √D."""
+    return to_length(x - (x @ u)[:, None] * u)
+
+
+def token_norm(x, dim=-1, correction=0):
+    return (x - x.mean(dim, keepdim=True)) / x.std(dim, correction=correction, keepdim=True)
+
+
+NORMS = [
+    ("Right", lambda x: off_the_ones(x, torch.full((12,), 12**-0.5))),
+    ("Right", token_norm),
+    ("that is RMSNorm", lambda x: x / size(x)),
+    ("left the length as it was", lambda x: x - x.mean(-1, keepdim=True)),
+    ("length 1", lambda x: to_length(x - x.mean(-1, keepdim=True), 1)),
+    ("divided by the variance", lambda x: token_norm(x) / x.std(-1, correction=0, keepdim=True)),
+    ("D − 1", lambda x: token_norm(x, correction=1)),
+    ("before its mean was taken away", lambda x: (x / size(x)) - (x / size(x)).mean(-1, keepdim=True)),
+    ("over the tokens", lambda x: token_norm(x, dim=0)),
+    ("D times too much", lambda x: off_the_ones(x, torch.ones(12))),
+    ("took x·u itself away", lambda x: to_length(x - (x @ torch.full((12,), 12**-0.5))[:, None])),
+    ("kept the part along", lambda x: (x @ torch.ones(12)).sign()[:, None].expand(-1, 12)),
+]
+
+
+def bent(x, inner=lambda x: x + 0.044715 * x**3, c=(2 / math.pi) ** 0.5):
+    return 0.5 * x * (1 + torch.tanh(c * inner(x)))
+
+
+GELUS = [
+    ("Right", bent),
+    ("erf form", lambda x: x * torch.distributions.Normal(0, 1).cdf(x)),
+    ("1.702 x", lambda x: x / (1 + torch.exp(-1.702 * x))),
+    ("Swish", torch.nn.functional.silu),
+    ("ReLU", lambda x: x.clamp(min=0)),
+    ("cube is missing", lambda x: bent(x, lambda x: x)),
+    ("you squared", lambda x: bent(x, lambda x: x + 0.044715 * x * x)),
+    ("root is missing", lambda x: bent(x, c=2 / math.pi)),
+    ("in brackets", lambda x: bent(x, lambda x: math.sqrt(2 / math.pi) * x + 0.044715 * x**3, 1.0)),
+    ("half is missing", lambda x: 2 * bent(x)),
+    ("the 1 is missing", lambda x: bent(x) - x / 2),
+    ("x in front is missing", lambda x: bent(x) / x),
+]
+
 ALL = {
+    checks.layer_norm: NORMS, checks.gelu: GELUS,
     checks.router_weights: ROUTER, checks.swiglu: SWIGLU, checks.window: WINDOWS, checks.sink: SINKS,
     checks.rotate: ROTATIONS, checks.yarn: YARN, checks.walk: WALKS, checks.contributions: PARTS,
 }  # fmt: skip
@@ -286,13 +336,13 @@ def test_every_mistake_a_check_knows_is_made_here(check):
         return checks.Answer(False, "")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checks, "judge", spy)
+        patch.setattr(judging, "judge", spy)
         check(ALL[check][0][1])
     said = {check(own).said for _, own in ALL[check]}
     padded = "You show keys at position −1"  # each rule of a window has this second form; one is tried above
     unmade = [name for name, _ in known if name not in said and padded not in name]
     assert not unmade
-    same = [(a, b) for i, (a, x) in enumerate(known) for b, y in known[:i] if checks.agree(x, y, 1e-9)]
+    same = [(a, b) for i, (a, x) in enumerate(known) for b, y in known[:i] if judging.agree(x, y, 1e-9)]
     assert not same
 
 

@@ -1,0 +1,220 @@
+"""Claims 1, 2 and 4 to 6: dropout, GELU and Swish, attention, norms, positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...config import NAMED
+from ...cost import parameters
+from ...training.ladder import STEPS
+from . import formulas
+from .parts import FALSE, HOLDS, LADDER, MISLEADING, OPEN, PARTLY, Claim, Part, change, table
+
+Found = Mapping[str, Any]
+OSS, GPT2 = NAMED["gpt-oss-20b"], NAMED["gpt2"]
+SAID = (4.2, 5.2, -41.4)
+
+
+def claims(found: Found) -> tuple[Claim, ...]:
+    """The five, from what was measured."""
+    return (
+        Claim(1, "Dropout", dropout()),
+        Claim(2, "GELU, GLU, Swish", gelu(found)),
+        Claim(4, "Grouped queries and windows", attention()),
+        Claim(5, "LayerNorm and RMSNorm", norms(found)),
+        Claim(6, "RoPE", positions()),
+    )
+
+
+def ratio(found: Found, name: str) -> str:
+    """A ratio of times: its median, and its quartiles in brackets."""
+    low, middle, high = found["times"]["ratios"][name]
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def middle(found: Found, name: str) -> float:
+    """The median of a ratio of times."""
+    return float(found["times"]["ratios"][name][1])
+
+
+def dropout() -> tuple[Part, ...]:
+    """Claim 1."""
+    return (
+        Part(
+            "Dropout costs compute for no benefit; removing it raises accuracy, over one epoch", OPEN,
+            f"{LADDER} Its second rung removes dropout alone, and the table “One left out” puts it back. A "
+            f"run reads {STEPS * 2048:,} bytes, {STEPS * 2048 // 6:,} of each kind on average, which is less "
+            "than one epoch of any. From the configs: GPT-2 drops 0.1 in three places (the embedding, the "
+            "pattern, what joins the residual), gpt-oss nowhere.",
+        ),
+        Part(
+            "The same over many epochs", OPEN,
+            "No run of the ladder reads its text more than once, so it will not answer this.",
+        ),
+    )  # fmt: skip
+
+
+def gelu(found: Found) -> tuple[Part, ...]:
+    """Claim 2."""
+    tanh_at, tanh = formulas.farthest(formulas.gelu_tanh, formulas.gelu_erf)
+    quick_at, quick = formulas.farthest(formulas.gelu_sigmoid, formulas.gelu_erf)
+    swish_at, swish = formulas.farthest(formulas.swish, formulas.gelu_erf)
+    swap, times = found["erf_for_tanh"], found["times"]
+    forms = table(["beside the erf form", "farthest apart by", "at x = ±"], [
+        ["tanh form (GPT-2)", f"{tanh:.6f}", f"{tanh_at:.2f}"],
+        ["x · sigmoid(1.702 x) (gpt-oss's gate)", f"{quick:.4f}", f"{quick_at:.2f}"],
+        ["Swish, x · sigmoid(x)", f"{swish:.4f}", f"{swish_at:.2f}"],
+    ])  # fmt: skip
+    share = ("GELU, tanh / Swish", "GELU, erf / Swish", "clamped SwiGLU / SwiGLU", "product / Swish",
+             "product / GELU, tanh")  # fmt: skip
+    shown = table(["time over time", "median (quartiles)"], [[name, ratio(found, name)] for name in share])
+    return (
+        Part(
+            "GPT-2's GELU is (x/2)(1 + erf(x/√2))", PARTLY,
+            f"{forms}\n\nLargest differences from −12 to 12, float64. With the erf form in the place of the "
+            f"tanh form in every layer of mini-gpt2, {found['windows']} held-out windows a domain: "
+            f"{swap['more']:+.6f} ± {swap['within']:.6f} bits per byte, of {swap['bits']:.3f}.",
+            "That is GELU's definition. GPT-2 computes the tanh form, which is never more than "
+            f"{tanh:.4f} away; to agree with its published logits one has to use it.",
+        ),
+        Part(
+            "GELU or GLU: two names for one thing", FALSE,
+            "GELU is a function of one number. A GLU multiplies two numbers, a gate through some function "
+            "and an up: it takes a second matrix. By the definitions.",
+            "GPT-2 has GELU without a gate. gpt-oss has a GLU whose gate goes through x · sigmoid(1.702 x), "
+            "clamped.",
+        ),
+        Part(
+            "Swish is significantly cheaper than GELU", MISLEADING,
+            f"{shown}\n\n“Product” is the matrix product of {times['tokens']} × {times['width']} by "
+            f"{times['width']} × {4 * times['width']} that makes the activation's input. {times['rounds']} "
+            "rounds of eager float32 CPU kernels on one thread, ratios within a round, the thread's own "
+            "processor time; the machine did other things too.",
+            "As a kernel alone Swish takes less time. But the product that feeds it takes "
+            f"{middle(found, share[3]):.0f} times as long as Swish and {middle(found, share[4]):.0f} times "
+            "as long as GPT-2's GELU, and a second product follows. On a GPU, or compiled, these ratios are "
+            "others; that was not measured.",
+        ),
+        Part(
+            "Swish is nearly as good as GELU", OPEN,
+            "The ladder has GELU and clamped SwiGLU, and no run with Swish without a gate: it will compare "
+            f"the first two alone. {LADDER}",
+        ),
+    )  # fmt: skip
+
+
+def attention() -> tuple[Part, ...]:
+    """Claim 4, from configs."""
+    lengths = (1024, 8192, 131072)
+    kinds = list(formulas.caches(OSS, 1024))
+    rows = []
+    for kind in kinds:
+        sizes = [formulas.caches(OSS, tokens)[kind] for tokens in lengths]
+        rows.append([kind, *(f"{size:,}" for size in sizes)])
+    shown = table(["bytes of cache", *(f"{tokens:,} tokens" for tokens in lengths)], rows)
+    saved = parameters(formulas.multi_head(OSS)) - parameters(OSS)
+    work = ", ".join(f"{formulas.work_without_windows(OSS, n):.2f} at {n:,}" for n in lengths)
+    memory = ", ".join(
+        f"{formulas.caches(OSS, n)['no windows'] / formulas.caches(OSS, n)['as it is']:.2f} at {n:,}"
+        for n in lengths
+    )
+    every = OSS.n_heads // OSS.n_kv_heads
+    return (
+        Part(
+            "Grouped queries save memory massively", HOLDS,
+            f"gpt-oss-20b, bfloat16, from its config:\n\n{shown}\n\n“Neither” is multi-head attention, dense "
+            f"in every layer. With {OSS.n_heads} key/value heads the model would also have {saved:,} "
+            "parameters more.",
+            f"The cache is {every} times smaller, as many as query heads share a key/value head, at every "
+            "length.",
+        ),
+        Part("Their impact on quality is small", OPEN, f"{LADDER} One rung is grouped queries alone."),
+        Part(
+            "Windows save compute and memory", HOLDS,
+            f"gpt-oss-20b without its windows, times as much as with them. Cache: {memory} tokens. FLOP to "
+            f"decode a token: {work} tokens before it. From its config.",
+            "Every second layer has a window, so that neither can be more than halved. In a short text "
+            "windows save next to no compute: there the weights' products are nearly all of the work.",
+        ),
+        Part("And cost nothing", OPEN, f"{LADDER} One rung is windows in every second layer alone."),
+    )  # fmt: skip
+
+
+def norms(found: Found) -> tuple[Part, ...]:
+    """Claim 5."""
+    layer, rms = formulas.by_both_norms(SAID)
+    told = lambda values: "<" + ", ".join(f"{value:.4f}".replace("-", "−") for value in values) + ">"
+    gpt2, oss = found["normalising"]["mini-gpt2"], found["normalising"]["mini-oss"]
+    rows = [
+        ["divided by the root mean square", f"{gpt2['divided']:.2%}", f"{oss['divided']:.2%}"],
+        ["mean taken away (LayerNorm without scale and bias)", f"{gpt2['centred']:.2%}",
+         f"{oss['centred']:.2%}"],
+        ["the model's own norm, scale and bias", f"{gpt2['own']:.2%}", f"{oss['own']:.2%}"],
+        ["pre-activations of the next matrix, with the norm and without", f"{gpt2['units']:.2%}",
+         f"{oss['units']:.2%}"],
+    ]  # fmt: skip
+    signs = table(["share of signs that change", "mini-gpt2 (LayerNorm)", "mini-oss (RMSNorm)"], rows)
+    most = max(oss["along_ones"].values())
+    without = found["without_mean"]
+    times = table(["time over time", "median (quartiles)"], [
+        [f"{name}", ratio(found, name)]
+        for name in ("LayerNorm / RMSNorm", "LayerNorm, torch's / RMSNorm, torch's", "product / RMSNorm")
+    ])  # fmt: skip
+    return (
+        Part(
+            "RMSNorm is cheaper", PARTLY,
+            f"{times}\n\nMeasured as in claim 2, on {found['times']['tokens']} × {found['times']['width']}. "
+            "The first line is this package's two functions, written out alike; the second torch's own, of "
+            "which LayerNorm has a fused CPU kernel.",
+            "It needs one mean instead of two and no bias, so written alike it takes less time. Which is "
+            "faster in practice is decided by the kernel. Either is small beside one matrix product.",
+        ),
+        Part("It is slightly less accurate", OPEN, f"{LADDER} One rung is RMSNorm alone."),
+        Part(
+            "Normalising <4.2, 5.2, −41.4> gives <0.14, 0.24, −0.80>", FALSE,
+            f"LayerNorm gives {told(layer)}, RMSNorm {told(rms)} (without scale, bias and eps; float64).",
+            "No norm without a scale of its own for every channel gives the numbers claimed: both norms are "
+            "straight lines, and a line through the first two pairs has a slope of 0.1 and would give −4.42 "
+            "for the third.",
+        ),
+        Part(
+            "Normalising does not change which neurons are active", PARTLY,
+            f"{signs}\n\n{gpt2['tokens']:,} held-out tokens, means over all norms of a model; the last line "
+            "over all feed-forward halves. No scale of either model is negative. Of the squared length of "
+            f"mini-oss's residual at most {most:.2%} (mean over tokens, the point with the most) lies along "
+            f"the all-ones direction; a random direction would have {oss['chance']:.2%}. What is lost in "
+            f"bits per byte when it is taken away: by mini-oss {change(without['mini-oss'])}, by mini-gpt2 "
+            f"{change(without['mini-gpt2'])}.",
+            "RMSNorm changes no channel's sign as long as its scale is positive, and LayerNorm few before "
+            "its bias and more with it. But a channel of the residual is no neuron: those come after the "
+            "next matrix, and there a norm does decide some, since it changes how much a bias weighs.",
+        ),
+    )  # fmt: skip
+
+
+def positions() -> tuple[Part, ...]:
+    """Claim 6, from configs."""
+    yarn = OSS.yarn
+    assert yarn is not None
+    start = yarn.original_context
+    slow, pairs = formulas.pairs_within_a_turn(OSS, start), OSS.d_head // 2
+    return (
+        Part(
+            "RoPE stores no positions", HOLDS,
+            f"GPT-2's table of {GPT2.context:,} positions has {formulas.position_parameters(GPT2):,} learned "
+            f"numbers, gpt-oss-20b {formulas.position_parameters(OSS)}: its {pairs} frequencies follow from "
+            f"θ = {OSS.rope_theta:,.0f}. From the configs.",
+            "Nothing is learned and nothing is in the checkpoint. Programs may keep a table of cosines and "
+            "sines; it is computed.",
+        ),
+        Part(
+            "RoPE lengthens the context", OPEN,
+            f"Of gpt-oss-20b's {pairs} pairs {slow} turn less than once in the {start:,} tokens before it "
+            "was stretched: past them they would stand at angles that no text had put them to. YaRN slows "
+            f"these by {yarn.factor:g}, so that {start:,} × {yarn.factor:g} = {OSS.context:,} tokens take "
+            "them no further. GPT-2 has no row for position 1,024 and cannot be asked. From the configs. "
+            "What the loss is at positions never trained on, with and without YaRN: "
+            f"{LADDER[0].lower()}{LADDER[1:]}",
+        ),
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""docs/claims.md: every claim, part by part, with its verdict, our numbers and the precise statement."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...files import whole
+from . import measured, of_experts, of_models, of_parts
+from .parts import FALSE, OPEN, VERDICTS, Claim, table
+
+
+def section(claim: Claim) -> str:
+    """A claim in full."""
+    lines = [f"## {claim.number}. {claim.about}"]
+    for letter, part in zip("abcdefgh", claim.parts):
+        lines += [f"**{claim.number}{letter}. “{part.said}” — {part.verdict}.**", part.found]
+        if part.precisely:
+            lines.append(f"*Precisely:* {part.precisely}")
+    return "\n\n".join(lines)
+
+
+def overview(claims: tuple[Claim, ...]) -> str:
+    """One line a part."""
+    rows = [[f"{claim.number}{letter}", part.said, part.verdict]
+            for claim in claims for letter, part in zip("abcdefgh", claim.parts)]  # fmt: skip
+    return table(["", "what is said", "here"], rows)
+
+
+PAGE = """# The claims on trial
+
+    python -m gptoss_lab.study.claims docs/claims.md             # this page, from the recorded numbers
+    python -m gptoss_lab.study.claims docs/claims.md --measure   # measures the miniatures anew first
+
+What is often said of GPT-2, gpt-oss and their parts, taken apart into statements that can be true or
+false. Each has a verdict, the numbers behind it, and what may be said instead. Numbers come from three
+places, and each says from which: from definitions and published configs (arithmetic, exact; tested
+against formulas written a second time), from the shipped miniatures (measured; small models, so a
+verdict is about them), and from training runs (`docs/ladder.md`).
+
+{about}
+
+{overview}
+
+A verdict is one of: {verdicts}.
+“{false}” is said where a statement is arithmetic or a definition and comes out otherwise; “{open}” where
+the training runs that decide it are not in.
+
+{sections}
+"""
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The page, from what was measured."""
+    made = (*of_parts.claims(found), of_experts.claim(found), *of_models.claims())
+    every = tuple(sorted(made, key=lambda claim: claim.number))
+    machine, versions = found["machine"], found["versions"]
+    weights = "; ".join(found["weights"].values())
+    about = (
+        f"Measured on {found['date'][:10]} on one thread of {machine['processor']} ({machine['system']}),\n"
+        f"torch {versions['torch']}, Python {versions['python']}, gptoss_lab {versions['gptoss_lab']}.\n"
+        f"Models: {weights}.\nAll of it, with more digits: `gptoss_lab/assets/results/claims.json`."
+    )
+    return PAGE.format(
+        about=about, overview=overview(every), verdicts=", ".join(VERDICTS), false=FALSE, open=OPEN,
+        sections="\n\n".join(section(claim) for claim in every),
+    )  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m gptoss_lab.study.claims PAGE`: write the page; with --measure, measure first."""
+    parser = argparse.ArgumentParser(prog="python -m gptoss_lab.study.claims", description=main.__doc__)
+    parser.add_argument("page", type=Path, help="the Markdown file to write")
+    parser.add_argument("--measure", action="store_true", help="measure anew (minutes on one thread)")
+    parser.add_argument("--results", type=Path, default=measured.RESULTS, metavar="FILE",
+                        help="where the measurements are; the package's own")  # fmt: skip
+    options = parser.parse_args(arguments)
+    try:
+        with whole(options.page) as beside:  # a page that cannot be written is refused before minutes go by
+            find = measured.record if options.measure else measured.recorded
+            found = find(options.results)
+            beside.write_text(report(found), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
+    print(f"wrote {options.page}")
