@@ -45,7 +45,7 @@ ROOMS = {
     "tap": room(0, "torch"),
     "model": room(1, "torch"),
     "weights": room(2, "torch safetensors"),
-    "kernels": room(2, "torch"),
+    "kernels": room(2, "torch numba llvmlite numpy"),  # numba, an extra, only where a kernel is wanted
     "text": room(2, "tiktoken torch"),
     "trace": room(3, "torch safetensors"),
     "generation": room(3, "torch"),
