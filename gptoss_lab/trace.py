@@ -18,15 +18,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import points
 from .config import Config
 from .cost import human
 from .files import whole
 from .model import Transformer, attend
+from .model.linear import Linear, Stack
 from .tap import Edit, Recorder, force_eager
 from .text import tokens as text
+from .weights import PackedStack
 
 FORMAT = "gptoss_lab trace 1"
 LIMIT = 2_000_000_000
@@ -279,8 +281,14 @@ def source_of(
     }
 
 
+def arithmetic(part: nn.Module) -> str:
+    """How the weights of a model, or of a part of it, multiply: "exact", "fast (avx2)", or both."""
+    holders = [m for m in part.modules() if isinstance(m, Linear | Stack | PackedStack)]
+    return " and ".join(sorted({getattr(holder, "arithmetic", "exact") for holder in holders}))
+
+
 def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:
-    """The forms that a layer ran: explicit or fused attention, gathered or walked experts; all of it exact.
+    """The forms that a layer ran: explicit or fused attention, gathered or walked experts, exact or fast.
 
     wanted: the names kept or edited; passes: how many tokens each forward pass took.
     """
@@ -288,6 +296,6 @@ def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:
     attention = "explicit" if block.attention.attend is attend or pattern else "fused"
     experts = getattr(block, "experts", None)
     if experts is None:
-        return f"{attention} attention, dense MLP, exact"
+        return f"{attention} attention, dense MLP, {arithmetic(block)}"
     ran = dict.fromkeys("gathered" if tokens <= experts.few else "walked" for tokens in passes)
-    return f"{attention} attention, {' then '.join(ran)} experts, exact"
+    return f"{attention} attention, {' then '.join(ran)} experts, {arithmetic(block)}"

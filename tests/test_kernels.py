@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import toys
 from torch import Tensor, nn
+from toy_checkpoints import model_of, rewrite
 
-from gptoss_lab.kernels import FORMS, FastLinear, FastStack, available, form
+from gptoss_lab import points
+from gptoss_lab.kernels import FORMS, FastLinear, FastStack, available, form, quicken
 from gptoss_lab.kernels.holders import TILE
+from gptoss_lab.trace import arithmetic, watch
+from gptoss_lab.weights import CheckpointError, load, save
 from gptoss_lab.weights.mxfp4 import PackedStack, unpack
 
 TOLERANCE = 1e-4  # relative to the whole answer
@@ -215,6 +221,90 @@ def test_other_weights_and_unknown_forms_are_refused() -> None:
         FastLinear(nn.Parameter(torch.zeros(2, 2)), None, form("torch"))
     with pytest.raises(ValueError, match="'avx3' is not known; here are .*torch"):
         form("avx3")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small gpt-oss in the published layout: experts in MXFP4, the rest in bfloat16."""
+    folder = tmp_path_factory.mktemp("models") / "small"
+    return save(model_of(toys.mxfp4(stored="bfloat16")), folder)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_logits_are_those_of_the_exact_model(any_form, published, one_by_one) -> None:
+    """At once (experts walked over) and token by token (gathered). Every choice of experts is the same."""
+    exact, ours = (load(published, dtype="stored", kernels="exact") for _ in range(2))
+    quicken(ours, any_form)
+    tokens = toys.random_tokens(exact.config, batch=2, count=9)
+    if one_by_one:
+        theirs, mine = (toys.in_chunks(model, tokens, (1,) * 9) for model in (exact, ours))
+    else:
+        kept = ["blocks.*.experts.choice", "logits"]
+        was, found = (toys.record(model, tokens, kept) for model in (exact, ours))
+        assert all(torch.equal(found[name], was[name]) for name in was if name != "logits")
+        theirs, mine = was["logits"], found["logits"]
+    assert off(mine, theirs.double()) < 1e-3
+    assert any_form.name == "torch" or not torch.equal(mine, theirs)  # the kernels did run
+
+
+def test_fast_kernels_are_asked_for_at_load_and_stay_under_another_config(published) -> None:
+    plain, model = load(published), load(published, kernels="fast")
+    stacks = {"gate_up", "down"}
+    for part in (model, model.with_config(experts_per_token=1)):
+        fast_ones = {name.split(".")[-1] for name, one in part.named_modules() if hasattr(one, "arithmetic")}
+        assert fast_ones == {"q", "k", "v", "o", "router", "unembed"} | stacks
+    assert arithmetic(model) == f"fast ({available()[0]})" and arithmetic(plain) == "exact"
+    forms = watch(model, [1, 2, 3, 4, 5, 6], keep="logits").source["forms"]
+    assert forms == [f"explicit attention, walked experts, fast ({available()[0]})"] * 3
+
+
+def test_a_tap_sees_every_point_and_changes_no_bit(published) -> None:
+    model = load(published, kernels="fast")
+    for count in (3, 9):
+        tokens = toys.random_tokens(model.config, batch=1, count=count)
+        seen = toys.record(model, tokens)
+        assert set(seen) == set(points.names(model.config))
+        assert torch.equal(seen["logits"], toys.run(model, tokens))
+        zeroed = {"blocks.1.experts.act": lambda value, here: 0 * value}
+        edited = toys.record(model, tokens, "logits", zeroed)["logits"]
+        assert seen["blocks.1.experts.act"].any() and not torch.equal(edited, seen["logits"])
+
+
+def test_what_a_fast_model_saves_is_what_it_was_loaded_from(published, tmp_path) -> None:
+    again = load(save(load(published, kernels="fast"), tmp_path / "again"))
+    was, now = load(published).state_dict(), again.state_dict()
+    assert was.keys() == now.keys() and all(torch.equal(was[name], now[name]) for name in was)
+
+
+def test_a_scale_that_is_not_a_number_is_refused_by_name(published, tmp_path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(published, folder)
+
+    def break_one(tensors: dict[str, Tensor]) -> None:
+        tensors["model.layers.1.mlp.experts.down_proj_scales"][2, 3, 0] = 255
+
+    rewrite(folder, break_one)
+    with pytest.raises(CheckpointError, match="layers.1.mlp.experts.down_proj_scales.*255 is NaN"):
+        load(folder, kernels="fast")
+
+
+NAMES = [
+    ("gpt-oss-20b", {}, True), ("gpt-oss-120b", {"dtype": "stored"}, True), ("small", {}, False),
+    ("gpt-oss-20b", {"kernels": "exact"}, False), ("gpt-oss-20b", {"dtype": torch.float32}, False),
+    ("gpt-oss-20b", {"dtype": torch.bfloat16}, False), ("small", {"kernels": "fast"}, True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "more", "expected"), NAMES)
+def test_the_large_models_are_fast_unless_asked_otherwise(
+    published, monkeypatch, name, more, expected
+) -> None:
+    """Under their names, whose config a small one stands in for."""
+    monkeypatch.setenv("GPTOSS_LAB_HOME", str(published.parent))
+    if not (published.parent / name).exists():
+        (published.parent / name).symlink_to(published)
+    model = load(name if name != "small" else published, **more)
+    assert arithmetic(model).startswith("fast") is expected
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,7 @@ class FastLinear(Linear):
     @property
     def arithmetic(self) -> str:
         """What a trace says of it."""
-        return f"fast ({self.form.name})"
+        return f"fast ({self.form.name})" if self.weight.device.type == "cpu" else "exact"
 
     def forward(self, x: Tensor) -> Tensor:
         """x … I → … O, float32."""
@@ -67,7 +67,7 @@ class FastStack(PackedStack):
     @property
     def arithmetic(self) -> str:
         """What a trace says of it."""
-        return f"fast ({self.form.name})"
+        return f"fast ({self.form.name})" if self.blocks.device.type == "cpu" else "exact"
 
     def forward(self, x: Tensor, index: int | Tensor) -> Tensor:
         """x N I through the matrix of one expert → N O; or x … I, each row through its own of

@@ -27,6 +27,7 @@ from ..generation import generate
 from ..model import Transformer
 from ..text.tokenizer_json import write_whole
 from ..text.tokens import encode
+from ..trace import arithmetic
 from ..training.corpus import DOMAINS, heldout_text, heldout_windows, token_ids
 from ..training.measure import losses
 from ..weights import load
@@ -101,7 +102,7 @@ def verify(
         if model:
             report["how"] = {
                 "held_in": sorted({str(weight.dtype)[6:] for weight in model.state_dict().values()}),
-                "kernels": "exact",
+                "kernels": arithmetic(model),
                 "threads": torch.get_num_threads(),
             }
             with timed(report, "text"):

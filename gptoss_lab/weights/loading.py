@@ -21,6 +21,7 @@ from .places import find
 from .reader import CheckpointError, shown, size_of
 
 SMALL = 1_000_000_000  # bytes as float32 up to which dtype=None means float32, and every weight is looked at
+FAST = ("gpt-oss-20b", "gpt-oss-120b")  # models for which kernels=None means "fast"
 TOKENIZER_LIMIT = 100_000_000
 
 
@@ -62,7 +63,9 @@ def load(
         "stored"          as the files have them, MXFP4 packed; products in float32
         torch.float32     float32, MXFP4 unpacked; products in float32
         torch.bfloat16    bfloat16, MXFP4 packed; products in bfloat16
-    kernels: None or "exact", the only kind this version has.
+    kernels: "exact" (float32 sums), or "fast": weights multiply as they are stored, on the CPU, an operation
+        within a relative 1e-4 (see the room `kernels`). None: "fast" for gpt-oss-20b and gpt-oss-120b on the
+        CPU, with dtype None or "stored"; else "exact".
     memory_limit: bytes. What takes more, with one token in its cache, is refused before weights are read.
 
     ValueError for arguments, CheckpointError (a ValueError) for anything wrong with the files. Where all
@@ -70,15 +73,14 @@ def load(
     refused; larger models are mapped unseen. Nothing is fetched from the network.
     """
     device = usable(device)
-    if kernels not in (None, "exact"):
-        raise ValueError(f"kernels={kernels!r}: this version has exact kernels only; leave it out")
     if dtype is not None and (not isinstance(dtype, str | torch.dtype) or dtype not in PLANS):
         raise ValueError(f"dtype={dtype!r}; expected None, 'stored', torch.float32 or torch.bfloat16")
     name, folder = find(source)
+    fast = wants_fast(kernels, name, device, dtype)
     opened = open_checkpoint(folder, name)
     model = opened.model
     small = 4 * sum(weight.numel() for weight in model.parameters()) <= SMALL
-    plan = PLANS[dtype if dtype is not None else torch.float32 if small else "stored"]
+    plan = PLANS[dtype if dtype is not None else torch.float32 if small and not fast else "stored"]
     check_memory(memory_limit, opened, plan)
     fill(model, unpacked(read(opened, plan, look=small), plan))
     if opened.config.tied:
@@ -87,6 +89,10 @@ def load(
     for part in model.modules():
         if isinstance(part, Linear | Stack | PackedStack) and plan.compute != torch.float32:
             part.compute = plan.compute
+    if fast:
+        from ..kernels import quicken
+
+        quicken(model)
     model.tokenizer = tokenizer_of(opened)
     model.weights_from = f"{name}, {opened.shards.fingerprint()}"
     return model.to(device).eval().requires_grad_(False)
@@ -105,6 +111,19 @@ def usable(device: str | torch.device) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device={str(device)!r}: cuda:0 to {torch.cuda.device_count() - 1} are there")
     return chosen
+
+
+def wants_fast(
+    kernels: str | None, name: str, device: torch.device, dtype: torch.dtype | str | None
+) -> bool:
+    """Whether fast kernels are to multiply; ValueError where they are asked for and cannot."""
+    if kernels not in (None, "exact", "fast"):
+        raise ValueError(f"kernels={kernels!r}; expected 'exact', 'fast' or None")
+    can = device.type == "cpu" and dtype in (None, "stored")
+    if kernels == "fast" and not can:
+        raise ValueError(f"kernels='fast' multiplies weights as they are stored, on the CPU; device is "
+                         f"{str(device)!r} and dtype {dtype!r}. Leave both out, or kernels.")  # fmt: skip
+    return can and (kernels == "fast" or kernels is None and name in FAST)
 
 
 def held_bytes(opened: Checkpoint, plan: Plan) -> tuple[int, int]:
