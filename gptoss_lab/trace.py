@@ -18,17 +18,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import points
 from .config import Config
 from .cost import human
 from .files import whole
 from .model import Transformer, attend
-from .model.linear import Linear, Stack
 from .tap import Edit, Recorder, force_eager
 from .text import tokens as text
-from .weights import PackedStack
+from .weights.plans import arithmetic
 
 FORMAT = "gptoss_lab trace 1"
 LIMIT = 2_000_000_000
@@ -279,12 +278,6 @@ def source_of(
         "edits": sorted(edit or {}),
         "forms": [form(block, n, wanted, sizes) for n, block in enumerate(model.blocks)],
     }
-
-
-def arithmetic(part: nn.Module) -> str:
-    """How the weights of a model, or of a part of it, multiply: "exact", "fast (avx2)", or both."""
-    holders = [m for m in part.modules() if isinstance(m, Linear | Stack | PackedStack)]
-    return " and ".join(sorted({getattr(holder, "arithmetic", "exact") for holder in holders}))
 
 
 def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:

@@ -19,9 +19,10 @@ from toy_checkpoints import model_of, rewrite
 from gptoss_lab import points
 from gptoss_lab.kernels import FORMS, FastLinear, FastStack, available, form, quicken
 from gptoss_lab.kernels.holders import TILE
-from gptoss_lab.trace import arithmetic, watch
+from gptoss_lab.trace import watch
 from gptoss_lab.weights import CheckpointError, load, save
 from gptoss_lab.weights.mxfp4 import PackedStack, unpack
+from gptoss_lab.weights.plans import arithmetic
 
 TOLERANCE = 1e-4  # relative to the whole answer
 OWN = ("blocks", "scales", "bias")

@@ -27,7 +27,6 @@ from ..generation import generate
 from ..model import Transformer
 from ..text.tokenizer_json import write_whole
 from ..text.tokens import encode
-from ..trace import arithmetic
 from ..training.corpus import DOMAINS, heldout_text, heldout_windows, token_ids
 from ..training.measure import losses
 from ..weights import load
@@ -36,6 +35,7 @@ from ..weights.hub import PUBLISHED
 from ..weights.loading import SMALL, usable
 from ..weights.mxfp4 import LARGEST_SCALE
 from ..weights.places import ASSETS, SHIPPED, find
+from ..weights.plans import arithmetic
 from ..weights.reader import CheckpointError
 from .findings import Findings, machine, main_memory, now, sha256_of, versions
 
