@@ -160,9 +160,8 @@ def require_memory(name: str, parts: Mapping[str, int], limit: float, way_on: st
     """ValueError with the arithmetic where `parts` are more than `limit` bytes together."""
     total = sum(parts.values())
     if total > limit:
-        sums = ", ".join(f"{what} {size / 1e9:.3g}" for what, size in parts.items())
-        raise ValueError(f"{name} takes {total / 1e9:.3g} GB ({sums}); memory_limit is "
-                         f"{limit / 1e9:.3g} GB. {way_on}")  # fmt: skip
+        sums = ", ".join(f"{what} {human(size)}" for what, size in parts.items())
+        raise ValueError(f"{name} takes {human(total)} ({sums}); memory_limit is {human(limit)}. {way_on}")
 
 
 def human(size: float, unit: str = "B") -> str:

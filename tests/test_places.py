@@ -47,7 +47,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_anything_is_read(
         load(folder, memory_limit=need - 1)
     with pytest.raises(ValueError, match="The least, .* choose a smaller model"):
         load(folder, memory_limit=least - 1, kernels="fast")
-    with pytest.raises(ValueError, match="The least, .* GB[.]$"):
+    with pytest.raises(ValueError, match="The least, .* MB[.]$"):
         load(folder, memory_limit=stored - 1, dtype="stored")
 
 

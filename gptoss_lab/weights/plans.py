@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..cost import memory_parts, require_limit, require_memory, widens
+from ..cost import human, memory_parts, require_limit, require_memory, widens
 from ..model import Transformer
 from ..model.linear import Linear, Stack
 from .checkpoint import FLOATS, Checkpoint
@@ -76,7 +76,7 @@ def check_fits(limit: int | float | None, opened: Checkpoint, plan: Plan, fast: 
     if limit is None:
         return
     least = sum(needed(opened, PLANS["stored"], fast=True).values())
-    way_on = f"The least, with dtype='stored' and kernels='fast', is {least / 1e9:.3g} GB"
+    way_on = f"The least, with dtype='stored' and kernels='fast', is {human(least)}"
     way_on += "." if least <= require_limit(limit) else ": choose a smaller model."
     require_memory(opened.config.name, needed(opened, plan, fast), require_limit(limit), way_on)
 
