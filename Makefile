@@ -55,7 +55,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { \
 	    echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install -c constraints.txt --upgrade pip
-	$(BIN)/python -m pip install -c constraints.txt -e '.[notebooks,test,train]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[notebooks,test,train,fast]'
 	$(BIN)/python -m pip install -c constraints.txt --no-deps --ignore-requires-python gpt-oss
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@printf '%s\n' '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \

@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--json", action="store_true", help="print one JSON object with ids and log-probabilities"
     )
+    generate.add_argument(
+        "--memory-limit", type=float, metavar="BYTES", help="refuse what would take more, as 16e9"
+    )
     generate.set_defaults(run=run_generate)
 
     trace = commands.add_parser("trace", help="run a text once and save chosen points")
@@ -187,8 +190,9 @@ def run_generate(args: argparse.Namespace) -> int:
     from .weights import load
 
     run = generate(
-        load(args.model), prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
-        top_p=args.top_p, seed=args.seed, stop=args.stop,
+        load(args.model, memory_limit=args.memory_limit), prompt, max_tokens=args.max_tokens,
+        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, seed=args.seed, stop=args.stop,
+        memory_limit=args.memory_limit,
     )  # fmt: skip
     status = 0
     try:

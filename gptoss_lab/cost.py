@@ -1,4 +1,4 @@
-"""What a model costs, from its config alone: parameters, bytes on disk, bytes and FLOP a token, cache bytes.
+"""What a model costs, from its config alone: parameters, bytes on disk, bytes and FLOP a token, memory.
 
 One table of weights, `weights(config)`, carries all of it. Checked to the last digit against the published
 sizes.
@@ -6,13 +6,16 @@ sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from .config import Config
 
 MXFP4_BYTES = Fraction(17, 32)  # 16 bytes of nibbles and one scale for 32 weights
+
+PROGRAM_BYTES = 450_000_000  # Python with torch and numba: 0.42 GB where it was measured (Linux, torch 2.13)
+GATHERED = 4  # tokens up to which the matrices of all their experts are unpacked together (Experts.few)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,65 @@ def flop_per_token(config: Config, context: int) -> int:
     """
     seen = sum(min(context, window or context) for window in config.windows)
     return 2 * active_parameters(config) + 4 * config.n_heads * config.d_head * seen
+
+
+def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False) -> int:
+    """Bytes that a pass over `tokens` tokens, which see `keys`, takes at its peak, beside weights and cache.
+
+    widened: matrices that are not stored in float32 are brought to it to multiply, as exact kernels do. From
+    the shapes of the explicit forms, all float32, logits of the last position alone; an upper bound.
+    """
+    T, S, D, C, F = tokens, keys, config.d_model, config.d_head, config.d_ff
+    heads, kv = config.n_heads * C, config.n_kv_heads * C
+    into = F * (2 if config.gated else 1)
+    projected = T * 3 * (heads + 2 * kv) + 3 * S * heads  # q, k, v, before and after rotation; k, v per head
+    attention = projected + 5 * T * config.n_heads * (S + 1)  # scores, with the sink, their softmax, its mask
+    rows = T * (config.experts_per_token or 1)
+    feed_forward = rows * (3 * D + 5 * into)  # gate and up: together, apart, clamped, through the sigmoid
+    values = 5 * T * D + max(attention, feed_forward) + 5 * config.vocab_size
+    matrices = [config.vocab_size * D, D * heads]
+    if config.n_experts:
+        together = rows if T <= GATHERED else 1
+        matrices.append(2 * together * into * D)  # values, and the indices by which they are looked up
+    tile = 1000 * max(D, F, heads)  # fast kernels unpack some rows at a time
+    return 4 * (values + (max(matrices) if widened else min(tile, max(matrices))))
+
+
+def widens(config: Config, fast: bool) -> bool:
+    """Whether matrices that are held as stored are brought to float32 to multiply."""
+    packed = config.stored_experts == "mxfp4"
+    if fast:  # fast kernels read MXFP4 and bfloat16, but not experts in bfloat16
+        return config.stored != "float32" and bool(config.n_experts) and not packed
+    return config.stored != "float32" or packed
+
+
+def memory_parts(
+    config: Config, held: Mapping[str, int], context: int, tokens: int, widened: bool
+) -> dict[str, int]:
+    """What running a model takes, in bytes: its weights as `held`, the cache of `context` tokens, the work of
+    a pass over `tokens` of them, and the program. See `work_bytes`.
+    """
+    return {
+        **held,
+        f"cache of {context} token{'s' * (context > 1)}": cache_bytes(config, context, item_bytes=4),
+        f"work on {tokens}": work_bytes(config, tokens, context, widened),
+        "the program": PROGRAM_BYTES,
+    }
+
+
+def require_limit(limit: object) -> float:
+    """A memory limit in bytes; ValueError for what is none."""
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+        raise ValueError(f"memory_limit={limit!r}; expected bytes, as 16e9")
+    return limit
+
+
+def require_memory(name: str, parts: Mapping[str, int], limit: float, way_on: str) -> None:
+    """ValueError with the arithmetic where `parts` are more than `limit` bytes together."""
+    total = sum(parts.values())
+    if total > limit:
+        sums = ", ".join(f"{what} {human(size)}" for what, size in parts.items())
+        raise ValueError(f"{name} takes {human(total)} ({sums}); memory_limit is {human(limit)}. {way_on}")
 
 
 def human(size: float, unit: str = "B") -> str:

@@ -23,6 +23,7 @@ from .model import Cache, Transformer
 from .tap import SILENT, Edit, Recorder, Tap, force_eager
 from .text import tokens as text
 from .trace import LIMIT, Trace, as_tokens, edits_by_name, label, refuse_too_much, source_of
+from .weights.plans import check_run
 
 CHUNK = 512  # prompt tokens a pass: bounds the memory of a long prompt
 
@@ -115,6 +116,7 @@ def generate(
     edit: Mapping[str, Edit] | None = None,
     cache: bool = True,
     limit: int = LIMIT,
+    memory_limit: int | float | None = None,
 ) -> Run:
     """Continue a prompt (text or ids) for up to `max_tokens` tokens; a Run that yields Tokens as they are
     made.
@@ -123,10 +125,10 @@ def generate(
     probability p.
     stop: strings (the text ends before them) and ids, beside the model's own stop ids. keep, edit, limit: as
     in `watch`, on every token while decoding. cache=False runs the whole text again for each token: the same
-    tokens, slowly.
+    tokens, slowly. memory_limit: bytes; a run that takes more (weights, cache, work) is refused.
 
     ValueError before anything runs: an empty prompt, one that with max_tokens exceeds the context, values out
-    of range.
+    of range, too little memory.
     """
     ids = as_tokens(model, prompt)
     require_range(ids, max_tokens, temperature, top_k, top_p, seed)
@@ -136,6 +138,8 @@ def generate(
             f"{ids.shape[1]} tokens of prompt and {max_tokens} to come exceed the context of "
             f"{model.config.context} tokens of {model.config.name}: shorten the prompt or max_tokens"
         )
+    if memory_limit is not None:
+        check_run(memory_limit, model, context=total, tokens=min(ids.shape[1], CHUNK))
     several = isinstance(stop, Iterable) and not isinstance(stop, str | bytes)
     stops: list[Any] = [*stop] if several else [stop]  # type: ignore[misc]
     if any(not isinstance(s, str | int) or s == "" for s in stops):

@@ -27,6 +27,7 @@ from .files import whole
 from .model import Transformer, attend
 from .tap import Edit, Recorder, force_eager
 from .text import tokens as text
+from .weights.plans import arithmetic
 
 FORMAT = "gptoss_lab trace 1"
 LIMIT = 2_000_000_000
@@ -280,7 +281,7 @@ def source_of(
 
 
 def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:
-    """The forms that a layer ran: explicit or fused attention, gathered or walked experts; all of it exact.
+    """The forms that a layer ran: explicit or fused attention, gathered or walked experts, exact or fast.
 
     wanted: the names kept or edited; passes: how many tokens each forward pass took.
     """
@@ -288,6 +289,6 @@ def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:
     attention = "explicit" if block.attention.attend is attend or pattern else "fused"
     experts = getattr(block, "experts", None)
     if experts is None:
-        return f"{attention} attention, dense MLP, exact"
+        return f"{attention} attention, dense MLP, {arithmetic(block)}"
     ran = dict.fromkeys("gathered" if tokens <= experts.few else "walked" for tokens in passes)
-    return f"{attention} attention, {' then '.join(ran)} experts, exact"
+    return f"{attention} attention, {' then '.join(ran)} experts, {arithmetic(block)}"

@@ -14,6 +14,8 @@ from toy_checkpoints import CONFIGS, model_of, rewrite, write_original
 from toys import one_thread, random_model, random_tokens, run  # noqa: F401
 
 from gptoss_lab.config import NAMED, Config, Yarn
+from gptoss_lab.cost import memory_parts
+from gptoss_lab.model import Transformer
 from gptoss_lab.weights import CheckpointError, load, places, save
 from gptoss_lab.weights.checkpoint import config_of, open_checkpoint
 from gptoss_lab.weights.shards import Shards
@@ -30,24 +32,33 @@ def folder(tmp_path: Path) -> Path:
 def test_what_does_not_fit_into_memory_is_refused_before_anything_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = toys.mxfp4()
-    save(model_of(config), folder)
+    config = toys.mxfp4(vocab_size=5000)
+    save(model_of(config), folder, dtype=torch.bfloat16)
     unpacked, packed = load(folder), load(folder, dtype="stored")
-    cache = 2 * config.n_layers * config.n_kv_heads * config.d_head * 4
-    need, least = (cache + sum(t.nbytes for t in model.state_dict().values()) for model in (unpacked, packed))
+
+    def need_of(model: Transformer, widened: bool) -> int:
+        weights = {"weights": sum(tensor.nbytes for tensor in model.state_dict().values())}
+        return sum(memory_parts(config, weights, context=1, tokens=1, widened=widened).values())
+
+    need, stored, least = need_of(unpacked, False), need_of(packed, True), need_of(packed, False)
+    assert stored > least
     load(folder, memory_limit=need)
-    load(folder, memory_limit=least, dtype="stored")
+    load(folder, memory_limit=stored, dtype="stored")
+    load(folder, memory_limit=least, kernels="fast")
     monkeypatch.setattr(Shards, "tensor", lambda *args: pytest.fail("a tensor was read"))
     with pytest.raises(ValueError, match=r"experts .* other weights .* cache .* memory_limit .* The least"):
         load(folder, memory_limit=need - 1)
     with pytest.raises(ValueError, match="The least, .* choose a smaller model"):
-        load(folder, memory_limit=least - 1, dtype="stored")
+        load(folder, memory_limit=least - 1, kernels="fast")
+    with pytest.raises(ValueError, match="The least, .* MB[.]$"):
+        load(folder, memory_limit=stored - 1, dtype="stored")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"kernels": "fast"}, "exact kernels only"),
+        ({"kernels": "faster"}, "expected 'exact', 'fast' or None"),
+        ({"kernels": "fast", "dtype": torch.float32}, "on the CPU; .* dtype torch.float32"),
         ({"dtype": torch.float16}, "expected None, 'stored'"),
         ({"dtype": "float32"}, "expected None, 'stored'"),
         ({"device": "tpu"}, "expected 'cpu', 'cuda'"),

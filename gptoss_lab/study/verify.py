@@ -35,6 +35,7 @@ from ..weights.hub import PUBLISHED
 from ..weights.loading import SMALL, usable
 from ..weights.mxfp4 import LARGEST_SCALE
 from ..weights.places import ASSETS, SHIPPED, find
+from ..weights.plans import arithmetic
 from ..weights.reader import CheckpointError
 from .findings import Findings, machine, main_memory, now, sha256_of, versions
 
@@ -101,7 +102,7 @@ def verify(
         if model:
             report["how"] = {
                 "held_in": sorted({str(weight.dtype)[6:] for weight in model.state_dict().values()}),
-                "kernels": "exact",
+                "kernels": arithmetic(model),
                 "threads": torch.get_num_threads(),
             }
             with timed(report, "text"):

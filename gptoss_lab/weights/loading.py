@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,33 +15,14 @@ from torch import Tensor, nn
 from ..config import NAMED
 from ..model import Transformer
 from ..model.linear import Linear, Stack
-from .checkpoint import FLOATS, Checkpoint, check_named, open_checkpoint
+from .checkpoint import Checkpoint, check_named, open_checkpoint
 from .mxfp4 import LARGEST_SCALE, PackedStack, unpack
 from .places import find
+from .plans import PLANS, Plan, check_fits, wants_fast
 from .reader import CheckpointError, shown, size_of
 
 SMALL = 1_000_000_000  # bytes as float32 up to which dtype=None means float32, and every weight is looked at
 TOKENIZER_LIMIT = 100_000_000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How weights are held: in `dtype` (None: as stored), MXFP4 packed or not, with products in `compute`."""
-
-    dtype: torch.dtype | None
-    packed: bool
-    compute: torch.dtype
-
-    def held(self, stored: str) -> torch.dtype:
-        """The dtype of a weight that a file has as `stored`."""
-        return FLOATS[stored] if self.dtype is None else self.dtype
-
-
-PLANS: dict[torch.dtype | str, Plan] = {
-    "stored": Plan(None, packed=True, compute=torch.float32),
-    torch.float32: Plan(torch.float32, packed=False, compute=torch.float32),
-    torch.bfloat16: Plan(torch.bfloat16, packed=True, compute=torch.bfloat16),
-}
 
 
 def load(
@@ -64,26 +44,28 @@ def load(
         "stored"          as the files have them, MXFP4 packed; products in float32
         torch.float32     float32, MXFP4 unpacked; products in float32
         torch.bfloat16    bfloat16, MXFP4 packed; products in bfloat16
-    kernels: None or "exact", the only kind this version has.
-    memory_limit: bytes. What takes more, with one token in its cache, is refused before weights are read.
+    kernels: "exact" (float32 sums), or "fast": weights multiply as they are stored, on the CPU, an operation
+        within a relative 1e-4 (see the room `kernels`). None: "fast" for gpt-oss-20b and gpt-oss-120b on the
+        CPU, with dtype None or "stored"; else "exact".
+    memory_limit: bytes. What takes more is refused before weights are read, with the arithmetic: the weights
+        as held, the cache of one token, the work on it, and the program itself (see `cost.memory_parts`).
 
     ValueError for arguments, CheckpointError (a ValueError) for anything wrong with the files. Where all
     weights take at most 1 GB as float32 each is looked at, and NaN, infinity and scales that mean them are
     refused; larger models are mapped unseen. Nothing is fetched from the network.
     """
     device = usable(device)
-    if kernels not in (None, "exact"):
-        raise ValueError(f"kernels={kernels!r}: this version has exact kernels only; leave it out")
     if dtype is not None and (not isinstance(dtype, str | torch.dtype) or dtype not in PLANS):
         raise ValueError(f"dtype={dtype!r}; expected None, 'stored', torch.float32 or torch.bfloat16")
     name, folder = find(source)
+    fast = wants_fast(kernels, name, device, dtype)
     opened = open_checkpoint(folder, name)
     if isinstance(source, str) and source in NAMED:
         check_named(opened)
     model = opened.model
     small = 4 * sum(weight.numel() for weight in model.parameters()) <= SMALL
-    plan = PLANS[dtype if dtype is not None else torch.float32 if small else "stored"]
-    check_memory(memory_limit, opened, plan)
+    plan = PLANS[dtype if dtype is not None else torch.float32 if small and not fast else "stored"]
+    check_fits(memory_limit, opened, plan, fast)
     fill(model, unpacked(read(opened, plan, look=small), plan))
     if opened.config.tied:
         model.unembed.weight = model.token_embedding
@@ -91,6 +73,10 @@ def load(
     for part in model.modules():
         if isinstance(part, Linear | Stack | PackedStack) and plan.compute != torch.float32:
             part.compute = plan.compute
+    if fast:
+        from ..kernels import quicken
+
+        quicken(model)
     model.tokenizer = tokenizer_of(opened)
     model.weights_from = f"{name}, {opened.shards.fingerprint()}"
     return model.to(device).eval().requires_grad_(False)
@@ -109,42 +95,6 @@ def usable(device: str | torch.device) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device={str(device)!r}: cuda:0 to {torch.cuda.device_count() - 1} are there")
     return chosen
-
-
-def held_bytes(opened: Checkpoint, plan: Plan) -> tuple[int, int]:
-    """Bytes that the experts take, and that all other weights take."""
-    experts = rest = 0
-    for row in opened.rows:
-        for name in row.ours:
-            like = opened.stored[name]
-            if like.dtype != torch.uint8:
-                size = like.numel() * plan.held(opened.shards[row.theirs[0]].dtype).itemsize
-            else:  # a byte of blocks unpacks to two float32
-                size = like.numel() if plan.packed else 8 * like.numel() * name.endswith("blocks")
-            experts, rest = (experts + size, rest) if ".experts." in name else (experts, rest + size)
-    return experts, rest
-
-
-def check_memory(limit: int | float | None, opened: Checkpoint, plan: Plan) -> None:
-    """ValueError, with the arithmetic, where the model does not fit into `limit` bytes."""
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
-        raise ValueError(f"memory_limit={limit!r}; expected bytes, as 16e9")
-    config, (experts, rest) = opened.config, held_bytes(opened, plan)
-    parts = {
-        "experts": experts,
-        "other weights": rest,
-        "cache of one token": 2 * config.n_layers * config.n_kv_heads * config.d_head * 4,
-    }
-    total = sum(parts.values())
-    if total > limit:
-        least = total - experts - rest + sum(held_bytes(opened, PLANS["stored"]))
-        sums = ", ".join(f"{what} {size / 1e9:.3g}" for what, size in parts.items())
-        way_on = "" if least <= limit else ": choose a smaller model"
-        raise ValueError(f"{config.name} takes {total / 1e9:.3g} GB ({sums}); memory_limit is "
-                         f"{limit / 1e9:.3g} GB. The least, with dtype='stored', is {least / 1e9:.3g} GB"
-                         f"{way_on}.")  # fmt: skip
 
 
 def read(opened: Checkpoint, plan: Plan, look: bool) -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,16 @@
+"""Fast weight holders, for large models read in place: MXFP4 and bfloat16 rows multiply as they lie.
+
+`holders` stand in for `Linear` and `PackedStack`; `forms` chooses how they multiply, the best that is here:
+
+    avx2     numba, MXFP4 with activations in int16 and instructions of our own          `avx2`
+    numba    numba, plain loops, activations in float32                                  `plain`
+    torch    torch alone: rows unpacked a tile at a time; needs no numba                 `forms`
+
+Against float64 each is within a relative error of 1e-4 (`tests/test_kernels.py`). numba is the extra `fast`;
+it is imported when a kernel is first wanted, and compiles it then.
+"""
+
+from .forms import FORMS, available, form
+from .holders import FastLinear, FastStack, quicken
+
+__all__ = ["FORMS", "FastLinear", "FastStack", "available", "form", "quicken"]
