@@ -55,7 +55,8 @@ ROOMS = {
     "figures": room(5, "numpy matplotlib", sees="config points tap figures"),
     "views": room(5, "torch numpy anywidget ipywidgets traitlets IPython"),
     "checks": room(6, "torch"),
-    "cli": room(6, "torch tqdm matplotlib"),
+    "commands": room(6),
+    "cli": room(6),
     "__main__": room(6),
     "__init__": room(6),
 }
