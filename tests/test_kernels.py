@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ SIZES = [(1, 1, 1), (3, 2, 1), (2, 67, 3), (5, 130, 7), (2, 9, 90)]
 
 
 @pytest.mark.parametrize(("experts", "height", "blocks"), SIZES)
-@pytest.mark.parametrize("vectors", [1, 2, 5, 16, 40])
+@pytest.mark.parametrize("vectors", [1, 2, 5, 16, 90])
 def test_packed_rows_times_vectors_are_as_in_float64(any_form, experts, height, blocks, vectors) -> None:
     stack = packed(experts, height, blocks)
     x, index = normal(vectors, 32 * blocks), torch.arange(vectors) * 7 % experts
@@ -98,12 +99,12 @@ def test_packed_rows_times_vectors_are_as_in_float64(any_form, experts, height, 
 
 
 def test_a_matrix_taller_than_a_tile_is_whole(any_form) -> None:
-    stack, x = packed(1, 2 * TILE + 5, 2), normal(40, 64)
-    assert off(fast(stack, any_form)(x, 0), exactly(stack, x, torch.zeros(40, dtype=torch.int64))) < TOLERANCE
+    stack, x = packed(1, 2 * TILE + 5, 2), normal(80, 64)
+    assert off(fast(stack, any_form)(x, 0), exactly(stack, x, torch.zeros(80, dtype=torch.int64))) < TOLERANCE
 
 
 @pytest.mark.parametrize(("scale", "size"), [(0, 1e4), (1, 1e4), (127, 1.0), (252, 1e-4)])
-@pytest.mark.parametrize("vectors", [1, 3, 40])
+@pytest.mark.parametrize("vectors", [1, 3, 200])
 @pytest.mark.parametrize("flush", [False, True])
 def test_extreme_scales_keep_their_numbers(any_form, scale, size, vectors, flush) -> None:
     stack = packed(2, 67, 3, low=scale, high=scale + 1)
@@ -115,14 +116,14 @@ def test_extreme_scales_keep_their_numbers(any_form, scale, size, vectors, flush
         ours = fast(stack, any_form)(x, index)
     finally:
         torch.set_flush_denormal(False)
-    if flush and (any_form.name != "avx2" or vectors > any_form.few_packed):
+    if flush and (any_form.name != "avx2" or vectors > 2 * any_form.few_packed):
         if any_form.name == "torch" and scale == 0:
             pytest.skip("2⁻¹²⁷ itself is subnormal: torch loses it")
         exact = exactly(stack, x, index, least=2.0**-126)  # what float32 holds, unpacked
     assert possible and off(ours, exact) < TOLERANCE
 
 
-@pytest.mark.parametrize("vectors", [1, 40])
+@pytest.mark.parametrize("vectors", [1, 80])
 def test_zeros_give_zeros(any_form, vectors) -> None:
     stack, index = packed(2, 67, 3), torch.zeros(vectors, dtype=torch.int64)
     assert not fast(stack, any_form)(torch.zeros(vectors, 96), index).any()
@@ -131,7 +132,7 @@ def test_zeros_give_zeros(any_form, vectors) -> None:
         assert not fast(stack, any_form)(normal(vectors, 96), index).any()
 
 
-@pytest.mark.parametrize("vectors", [1, 40])
+@pytest.mark.parametrize("vectors", [1, 80])
 @pytest.mark.parametrize("outlier", [-1e5, 30.0, 1e3])
 def test_one_large_activation_in_a_block_leaves_the_whole_within_bounds(any_form, vectors, outlier) -> None:
     stack, x, index = packed(2, 200, 3), normal(vectors, 96), torch.zeros(vectors, dtype=torch.int64)
@@ -153,7 +154,7 @@ def test_no_activation_is_off_by_more_than_a_65534th_of_its_blocks_largest(any_f
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("vectors", [1, 3, 40])
+@pytest.mark.parametrize("vectors", [1, 3, 80])
 def test_what_is_not_finite_does_not_pass_for_a_number(any_form, bad, vectors) -> None:
     stack, x = packed(1, 67, 3), normal(vectors, 96)
     x[-1, 50] = bad
@@ -341,6 +342,21 @@ def test_without_numba_torch_answers_and_the_others_say_what_to_install() -> Non
     )
     assert done.stdout.splitlines()[0] == "('torch',) torch", done.stderr
     assert "pip install 'gptoss-lab[fast]'" in done.stdout
+
+
+def test_a_numba_that_cannot_be_imported_is_told_of_and_torch_answers(tmp_path) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('numba needs another numpy')")
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = python("from gptoss_lab.kernels import available; print(available())", PYTHONPATH=path)
+    assert done.stdout.strip() == "('torch',)" and "numba needs another numpy" in done.stderr, done.stderr
+
+
+def test_two_threads_may_ask_at_once(any_form) -> None:
+    stack, x = packed(4, 300, 5), normal(4, 160)
+    holder, index = fast(stack, any_form), torch.tensor([3, 0, 3, 1])
+    alone = holder(x, index)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(alone, y) for y in pool.map(lambda _: holder(x, index), range(40)))
 
 
 needs_numba = pytest.mark.skipif("numba" not in available(), reason="needs numba")

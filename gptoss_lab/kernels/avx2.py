@@ -9,10 +9,13 @@ A block is 16 bytes and a scale s; on the other side stand 32 activations, round
 A word is 512 times the value, and 2^(s − 126) twice the scale, so `step` carries 2⁻¹⁰. No whole number is
 beyond 4 · 3072 · 32767 < 2³¹. Rounding to int16 is the only error that counts: an activation is off by at
 most 1/65534 of the largest in its block. A single large one therefore coarsens its 31 neighbours.
+
+numba keeps what it compiles until this file changes, and looks at no other: from `plain` come sizes alone.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,10 +25,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from .plain import BLOCK, HALF, ROWS, TWOFOLD, compiled
+from .plain import BLOCK, HALF, ROWS, compiled
 
 TINY = np.float32(2.0**-100)  # a block whose largest activation is no larger counts as zeros
 TWICE = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]  # nibble → 2 · value
+POWERS = [2.0 ** (scale - 126) for scale in range(254)] + [math.inf, math.nan]  # none subnormal; 255 is NaN
 
 BYTE, WORD, WHOLE, FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
 PACKED, BYTES, WORDS = ir.VectorType(BYTE, 16), ir.VectorType(BYTE, 32), ir.VectorType(WORD, 16)
@@ -97,7 +101,7 @@ def tile(height: int, width: int) -> Any:
 
             multiply_add = named(builder, "llvm.x86.avx2.pmadd.wd", WHOLES, WORDS, WORDS)
             fused = named(builder, "llvm.fma.v8f32", FLOATS, FLOATS, FLOATS, FLOATS)
-            powers = ir.Constant(ir.ArrayType(FLOAT, 256), [float(power) for power in TWOFOLD])
+            powers = ir.Constant(ir.ArrayType(FLOAT, 256), POWERS)
             powers = builder.bitcast(cgutils.global_constant(builder, "powers", powers), FLOAT.as_pointer())
             sums = [
                 [cgutils.alloca_once_value(builder, each(FLOATS, 0)) for _ in at_vectors] for _ in at_rows

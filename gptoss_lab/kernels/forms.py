@@ -64,7 +64,7 @@ class NumbaForm(TorchForm):
         if name == "avx2":
             from . import avx2
 
-            self._multiply = avx2.multiply
+            self._multiply, self.few_packed = avx2.multiply, 64
         announce()
 
     def run(self, kernel: Any, *arrays: Any) -> None:
