@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -271,6 +273,13 @@ def test_a_tap_sees_every_point_and_changes_no_bit(published) -> None:
         zeroed = {"blocks.1.experts.act": lambda value, here: 0 * value}
         edited = toys.record(model, tokens, "logits", zeroed)["logits"]
         assert seen["blocks.1.experts.act"].any() and not torch.equal(edited, seen["logits"])
+
+
+def test_a_fast_model_can_be_copied_and_sent(published) -> None:
+    model, tokens = load(published, kernels="fast"), torch.tensor([[1, 2, 3]])
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert arithmetic(other) == arithmetic(model)
+        assert torch.equal(toys.run(other, tokens), toys.run(model, tokens))
 
 
 def test_what_a_fast_model_saves_is_what_it_was_loaded_from(published, tmp_path) -> None:

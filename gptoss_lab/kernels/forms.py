@@ -36,6 +36,10 @@ class TorchForm:
     few_packed = few_dense = 0  # up to how many vectors `multiply` and `dense` are worth their while
     together = 1  # vectors in a job, at most
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by name: kernels are compiled where they are to run."""
+        return form, (self.name,)
+
     def unpack(self, blocks: Tensor, scales: Tensor) -> Tensor:
         """Packed rows to float32: blocks O n 16 and scales O n, uint8 → O 32n."""
         return mxfp4.unpack(blocks, scales)
@@ -92,6 +96,7 @@ class NumbaForm(TorchForm):
         return out
 
 
+@cache
 def announce() -> None:
     """Say on standard error, once and only if it comes to it, that kernels are being compiled and kept."""
     from numba.core import event
@@ -142,7 +147,7 @@ def has_avx2() -> bool:
 def form(name: str | None = None) -> TorchForm:
     """One of FORMS, the best that can run here if none is named; ValueError for one that cannot."""
     if name is None:
-        name = available()[0]
+        return form(available()[0])
     if name not in available():
         why = "needs numba (pip install 'gptoss-lab[fast]')" if name in FORMS[:2] else "is not known"
         if name == "avx2" and "numba" in available():
