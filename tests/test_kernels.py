@@ -119,8 +119,9 @@ def test_extreme_scales_keep_their_numbers(any_form, scale, size, vectors, flush
     finally:
         torch.set_flush_denormal(False)
     if flush and (any_form.name != "avx2" or vectors > 2 * any_form.few_packed):
-        if any_form.name == "torch" and scale == 0:
-            pytest.skip("2⁻¹²⁷ itself is subnormal: torch loses it")
+        if any_form.name == "torch" and scale == 0:  # 2⁻¹²⁷ itself is subnormal: to torch it is zero then
+            assert possible and not ours.any()
+            return
         exact = exactly(stack, x, index, least=2.0**-126)  # what float32 holds, unpacked
     assert possible and off(ours, exact) < TOLERANCE
 

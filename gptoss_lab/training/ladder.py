@@ -28,7 +28,7 @@ SHORT, LONG, BATCH = 256, 1024, 8        # tokens (bytes) a window in the two ph
 STEPS = 1500                             # of BATCH · SHORT tokens each: 3,072,000 in all
 PACKED = 32                              # MXFP4 packs widths that are multiples of it
 LAYERS, OTHER_LAYERS = 6, (2, 12)
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)         # the grid, for each of the anchors
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)  # the grid, for each of the anchors
 ANCHORS = ("gpt2", "swiglu", "mxfp4")    # rungs whose learning rate is searched for; see `anchor_of`
 
 
