@@ -19,8 +19,8 @@ LOOKS: list[dict[str, Any]] = [  # of the ways to hold weights, in order; told a
 BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # a number on a bar or a line
 GREYS = (COLOUR["hatch"], COLOUR["masked"])
 PARTS = {  # the colour of a part of a model; others are grey
-    "experts": "experts", "attention": "query", "unembedding": "output", "embedding": "value", "mlp": "window",
-    "cache": "key", "weights": "dense",
+    "experts": "experts", "attention": "query", "unembedding": "output", "embedding": "value",
+    "mlp": "window", "cache": "key", "weights": "dense",
 }  # fmt: skip
 
 
@@ -129,9 +129,9 @@ def parts(
                 colour = seen[kind].patches[0].get_facecolor()
             bar = ax.barh(row, size / GB, 0.62, left=left, color=colour, edgecolor=COLOUR["ink"])
             seen.setdefault(kind, bar)
-            if size / GB > 0.09 * reach:
-                middle = left + size / GB / 2
-                ax.text(middle, row, f"{size / GB:.2f}", ha="center", va="center", fontsize=SMALL, bbox=BEHIND)
+            if size / GB > 0.09 * reach and left + size / GB / 2 < 0.82 * reach:  # clear of the sum
+                centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL}
+                ax.text(left + size / GB / 2, row, f"{size / GB:.2f}", bbox=BEHIND, **centred)
             left += size / GB
         outside = left > 0.86 * reach
         beside: dict[str, Any] = {"ha": "right" if outside else "left", "va": "center", "fontsize": TEXT}

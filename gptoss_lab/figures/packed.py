@@ -1,7 +1,7 @@
 """MXFP4 in pictures: one block from its bytes to its values, and what rounding to sixteen values costs.
 
-A block is 16 bytes, two codes of four bits in each, the low one first, and a scale byte s: the value of a code
-times 2^(s − 127) (OCP Microscaling Formats v1.0).
+A block is 16 bytes, two codes of four bits in each, the low one first, and a scale byte s: a weight is the
+value of its code times 2^(s − 127) (OCP Microscaling Formats v1.0).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def describe_packed_block(block: Any, scale: int, values: Any) -> str:
     at = int(np.abs(found).argmax())
     return (
         f"16 bytes {said}, scale byte {scale}: {power(scale)}.\n"
-        f"32 weights from {found.min():.4g} to {found.max():.4g}; the largest is number {at}, {found[at]:.4g}."
+        f"32 weights from {found.min():.4g} to {found.max():.4g}; the largest is number {at}: {found[at]:.4g}"
     )
 
 
@@ -69,7 +69,7 @@ def packed_block(block: Any, scale: int, values: Any, title: str | None = None, 
 
 
 def _cells(ax: Axes, nibbles: np.ndarray) -> None:
-    """Bytes as hex is written, high digit first, and below them the codes in order, each tied to its digit."""
+    """Bytes as hex is written, high digit first; below them the codes in order, each tied to its digit."""
     ax.set(xlim=(0, BLOCK), ylim=(0, 3))
     for j in range(BLOCK // 2):
         edge: dict[str, Any] = {"edgecolor": COLOUR["ink"], "linewidth": 1.0, "align": "edge"}
@@ -112,7 +112,7 @@ def rounding(
     ax.vlines(ends, 0, ax.get_ylim()[1], color=COLOUR["experts"], linewidth=2.2, linestyle="--")
     ax.set_xticks(ends, [f"{v:g}" for v in ends])
     ax.set_xlim(0, at.max())
-    ax.set_xlabel("size of a weight, in units of its block's scale (dashed: what a code can say)", fontsize=TEXT)
+    ax.set_xlabel("size of a weight, in units of its block's scale (dashed: values of a code)", fontsize=TEXT)
     ax.set_ylabel("off by (% of the weight)", fontsize=TEXT)
     ax.tick_params(labelsize=SMALL)
     upper, lost = off[at >= 1], at[became == 0]
