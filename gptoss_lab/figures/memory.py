@@ -129,7 +129,7 @@ def parts(
                 colour = seen[kind].patches[0].get_facecolor()
             bar = ax.barh(row, size / GB, 0.62, left=left, color=colour, edgecolor=COLOUR["ink"])
             seen.setdefault(kind, bar)
-            if size / GB > 0.09 * reach and left + size / GB / 2 < 0.82 * reach:  # clear of the sum
+            if size / GB > 0.05 * reach and left + size / GB / 2 < 0.82 * reach:  # clear of the sum
                 centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL}
                 ax.text(left + size / GB / 2, row, f"{size / GB:.2f}", bbox=BEHIND, **centred)
             left += size / GB
@@ -142,7 +142,7 @@ def parts(
         at = [limit / GB] * 2
         (line,) = ax.plot(at, [-0.6, len(rows) - 0.5], color=COLOUR["sink"], linewidth=2.4, linestyle="--")
         seen[f"{limit / GB:g} GB"] = line
-    names = [printable(name, 24) for name in rows]
+    names = [printable(name, 30) for name in rows]
     ax.set_yticks(range(len(rows)), names, fontsize=TEXT, parse_math=False)
     ax.set(xlim=(0, reach), ylim=(len(rows) - 0.35 + 0.42 * lines, -0.6))
     ax.set_xlabel(what, fontsize=TEXT)
