@@ -103,7 +103,16 @@ def budget(n=3, **how):
     return figures.parts(rows, 16e9, source=SOURCE, **how)
 
 
+RATES = {
+    "decode": {"ours": 5.1, "llama.cpp": 5.3, "100%_$x$": 4.0},
+    "prompt of 128": {"ours": 14.9, "llama.cpp": 12.0},
+    "prompt of 2,048": {"ours": 16.0},
+}
+
+
 PICTURES = {
+    "speeds": lambda: figures.speeds(RATES, {"decode": 6.4, "prompt of 128": 24.0}, source=SOURCE),
+    "speed of one": lambda: figures.speeds({"decode": {"ours": 0.03}}, source=SOURCE),
     "block": lambda: figures.packed_block(BLOCK, 120, np.linspace(-6, 6, 32) / 128, source=SOURCE),
     "rounding": lambda: figures.rounding(GRID, *line_of_values(), source=SOURCE),
     "budgets": lambda: figures.budgets(["a", "$b$", "c_d", "e" * 30], SIZES, 16e9, source=SOURCE),
@@ -437,6 +446,19 @@ def test_parts_lie_end_to_end_and_sum_to_the_bar():
     assert over.startswith("two: 5.00 GB, over 4.50 GB")
 
 
+def test_speeds_stand_beside_what_the_machine_allows():
+    figure = figures.speeds(RATES, {"decode": 6.0, "prompt of 128": 24.0})
+    ax = figure.axes[0]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([5.1, 14.9, 16.0, 5.3, 12.0, 4.0])
+    assert [line.get_xdata()[0] for line in ax.lines] == [6.0, 24.0]
+    rows = [np.mean(line.get_ydata()) for line in ax.lines]
+    assert rows == pytest.approx([0, 1])
+    assert figure.get_suptitle() == "decode: ours 5.1 tokens a second, 85 % of what the machine allows"
+    assert figure.alt.splitlines()[0] == (
+        "decode: ours 5.1, llama.cpp 5.3, 100%_$x$ 4; at most 6 here (tokens a second)."
+    )
+
+
 def test_slots_show_how_old_their_positions_are():
     figure = figures.cache_slots({"growing": held(7, 7), "ring": held(7, 3)})
     growing, ring = (ax.images[0].get_array() for ax in figure.axes[:2])
@@ -472,6 +494,7 @@ def test_names_thin_out_evenly_when_there_are_many():
         (lambda ax: figures.wavelengths(FREQUENCIES, ax=ax), "One turn"),
         (lambda ax: figures.next_tokens([0.5, 0.2], ["a", "b"], ax=ax), "Most likely"),
         (lambda ax: figures.rounding(GRID, *line_of_values(), ax=ax), "A weight from 1 on"),
+        (lambda ax: figures.speeds({"decode": {"ours": 2.0}}, ax=ax), "decode: ours 2 tokens"),
         (lambda ax: figures.budgets(["a"], {"x": [1e9]}, 2e9, ax=ax), "Within 2 GB: 1 of 1 x"),
         (lambda ax: figures.parts({"a": {"experts": 1e9}}, ax=ax), "a: 1.00 GB"),
     ],
@@ -575,6 +598,9 @@ def test_ideas_have_colours_that_differ_in_grey_where_they_meet():
         (lambda: figures.parts({}), "rows is empty"),
         (lambda: figures.parts({"a": {}}), "a row without parts"),
         (lambda: figures.parts({"a": {"x": float("nan")}}), "bytes, 0 or more"),
+        (lambda: figures.speeds({}), "1 to 4 sides, came with 0"),
+        (lambda: figures.speeds({"decode": {"ours": 0.0}}), "tokens a second, above 0"),
+        (lambda: figures.speeds({"decode": {"ours": 1.0}}, {"decode": -1.0}), "tokens a second, above 0"),
         (lambda: figures.cache_slots({}), "held is empty"),
         (lambda: figures.cache_slots({"a": [[0]], "b": [[0], [1]]}), "b has axes T S and must be 1 any here"),
         (lambda: figures.cache_slots({"a": [[0], [2]]}), "a holds positions from −1 to 1, came 0 to 2"),

@@ -13,6 +13,7 @@ from .experts import describe_router, router, router_layers
 from .memory import budgets, describe_budgets, describe_parts, parts
 from .packed import describe_packed_block, packed_block, rounding
 from .positions import describe_rope, rope, rope_score, score_by_distance, wavelengths
+from .speeds import describe_speeds, speeds
 from .style import COLOUR, Still, write_source
 from .tokens import describe_next_tokens, next_tokens
 
@@ -31,6 +32,7 @@ __all__ = [
     "describe_parts",
     "describe_rope",
     "describe_router",
+    "describe_speeds",
     "next_tokens",
     "packed_block",
     "parts",
@@ -40,6 +42,7 @@ __all__ = [
     "router",
     "router_layers",
     "score_by_distance",
+    "speeds",
     "wavelengths",
     "write_source",
 ]

@@ -99,8 +99,8 @@ class Place:
 def published_folder(name: str) -> Path | None:
     """Where the published weights of a model lie on this machine, or None: files of another size are others.
 
-    Nothing is read but sizes; `gptoss-lab verify` takes the hashes. ValueError for a model whose sizes are not
-    known here.
+    Nothing is read but sizes; `gptoss-lab verify` takes the hashes. ValueError where sizes are not known for
+    a model of this name.
     """
     known = {file: there for file, (there, _) in PUBLISHED.get(name, {}).items() if there is not None}
     if not known:
