@@ -311,7 +311,117 @@ GELUS = [
     ("x in front is missing", lambda x: bent(x) / x),
 ]
 
+VALUES = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def halves(blocks, order=(0, 1)):
+    """The two codes of each byte as neighbours, the low one first: N n 32."""
+    return torch.stack([(blocks & 15, blocks >> 4)[i] for i in order], -1).flatten(-2).long()
+
+
+def powers(scales, bias=127):
+    return 2.0 ** (scales[..., None].float() - bias)
+
+
+def gguf(b, s):
+    return (VALUES[torch.cat((b & 15, b >> 4), -1).long()] * powers(s)).flatten(-2)
+
+
+def whole_numbers(b, s):
+    return ((halves(b) ^ 8) - 8) * powers(s)
+
+
+UNPACKED = [
+    ("Right", lambda b, s: (VALUES[halves(b)] * powers(s)).flatten(-2)),
+    ("high four bits first", lambda b, s: (VALUES[halves(b, (1, 0))] * powers(s)).flatten(-2)),
+    ("all low halves", gguf),
+    ("never negative", lambda b, s: (VALUES[halves(b)].abs() * powers(s)).flatten(-2)),
+    ("numbers 0 to 15", lambda b, s: (halves(b) * powers(s)).flatten(-2)),
+    ("from −8 to 7", lambda b, s: whole_numbers(b, s).flatten(-2)),
+    ("scale is missing", lambda b, s: VALUES[halves(b)].flatten(-2)),
+    ("scale byte itself", lambda b, s: (VALUES[halves(b)] * s[..., None]).flatten(-2)),
+    ("with scale − 127", lambda b, s: (VALUES[halves(b)] * (s[..., None].int() - 127)).flatten(-2)),
+    ("127 is missing", lambda b, s: (VALUES[halves(b)] * powers(s, 0)).flatten(-2)),
+    ("not 128", lambda b, s: (VALUES[halves(b)] * powers(s, 128)).flatten(-2)),
+    ("divided by the scale", lambda b, s: (VALUES[halves(b)] / powers(s)).flatten(-2)),
+    ("first scale of each row", lambda b, s: (VALUES[halves(b)] * powers(s)[:, :1]).flatten(-2)),
+    ("shape (5, 3, 32)", lambda b, s: VALUES[halves(b)] * powers(s)),
+]
+
+
+def of_experts(c, experts=None, matrices=3, bits=4.25, layers=None):
+    experts = c.experts_per_token if experts is None else experts
+    return (layers or c.n_layers) * experts * matrices * c.d_model * c.d_ff * bits / 8
+
+
+READ = [
+    ("Right", of_experts),
+    ("counted all experts", lambda c: of_experts(c, c.n_experts)),
+    ("one expert a layer", lambda c: of_experts(c, 1)),
+    ("scales are missing", lambda c: of_experts(c, bits=4)),
+    ("these are bits", lambda c: of_experts(c) * 8),
+    ("that is bfloat16", lambda c: of_experts(c, bits=16)),
+    ("one layer", lambda c: of_experts(c, layers=1)),
+    ("two matrices an expert", lambda c: of_experts(c, matrices=2)),
+    ("one matrix an expert", lambda c: of_experts(c, matrices=1)),
+    ("returned None", lambda c: None),
+]
+
+
+def circling(tokens, size, first=0, nothing=-1):
+    """By rule, not by writing: slot s holds the last position p with p % size == s."""
+    ends = [[p for p in range(tokens) if (p + first) % size == s] for s in range(size)]
+    return torch.tensor([found[-1] if found else nothing for found in ends])
+
+
+def last_ones(tokens, size):
+    return torch.arange(tokens)[-size:]
+
+
+def padded(kept, size):
+    return torch.cat((kept, torch.full((size - len(kept),), -1)))
+
+
+RINGS = [
+    ("Right", circling),
+    ("but in order", lambda n, size: padded(last_ones(n, size), size)),
+    ("one slot late", lambda n, size: circling(n, size, first=1)),
+    ("hold the first tokens", lambda n, size: padded(torch.arange(n)[:size], size)),
+    ("yours say position 0", lambda n, size: circling(n, size, nothing=0)),
+    ("newest first", lambda n, size: padded(last_ones(n, size).flip(0), size)),
+    ("left out the last", lambda n, size: circling(n - 1, size)),
+    ("returned None", lambda n, size: None),
+    ("has shape", lambda n, size: torch.arange(n)),
+]
+
+
+def summing_to_one(row):
+    return row / max(float(row.sum()), 1e-9)
+
+
+def nucleus(row, p, crossing=True, likeliest=True):
+    """A token is kept if those likelier than it (or, wrongly, with itself) have not reached p."""
+    ahead = row[None, :] > row[:, None] if likeliest else row[None, :] < row[:, None]
+    before = (ahead * row).sum(-1)
+    kept = before < p if crossing else before + row < p
+    return torch.where(kept, row, 0.0)
+
+
+TOP_P = [
+    ("Right", lambda row, p: summing_to_one(nucleus(row, p))),
+    ("crosses p is missing", lambda row, p: summing_to_one(nucleus(row, p, crossing=False))),
+    ("nothing was cut", lambda row, p: row),
+    ("does not sum to 1", nucleus),
+    ("unlikeliest", lambda row, p: summing_to_one(nucleus(row, p, likeliest=False))),
+    ("are sorted", lambda row, p: summing_to_one(nucleus(row, p)).sort(descending=True).values),
+    ("with p; compare their running sum, from", lambda row, p: torch.where(row >= p, row, 0.0)),
+    ("divide by the sum kept", lambda row, p: summing_to_one(torch.where(row >= p, row, 0.0))),
+    ("min-p", lambda row, p: summing_to_one(torch.where(row >= p * row.max(), row, 0.0))),
+    ("returned None", lambda row, p: None),
+]
+
 ALL = {
+    checks.unpack: UNPACKED, checks.expert_bytes: READ, checks.ring: RINGS, checks.top_p: TOP_P,
     checks.layer_norm: NORMS, checks.gelu: GELUS,
     checks.router_weights: ROUTER, checks.swiglu: SWIGLU, checks.window: WINDOWS, checks.sink: SINKS,
     checks.rotate: ROTATIONS, checks.yarn: YARN, checks.walk: WALKS, checks.contributions: PARTS,

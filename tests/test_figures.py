@@ -77,7 +77,53 @@ def layers(n, tokens, n_experts, k):
     return figures.router_layers(choices, weights, n_experts, words(tokens), source=SOURCE)
 
 
+BLOCK = np.random.default_rng(2).integers(0, 256, 16)
+GRID = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+SIZES = {"as published": [13.8e9, 4e8, 65e9, 16e9], "in bfloat16": [41.8e9, 2e8, 233e9, 17e9]}
+
+
+def line_of_values():
+    x = np.linspace(0.01, 7.9, 800)
+    return x, GRID[np.abs(x[:, None] - GRID).argmin(1)]
+
+
+def held(tokens, size, window=None):
+    """Positions in slots after each token, a ring written slot by slot."""
+    slots, rows = [-1] * size, []
+    for t in range(tokens):
+        slots[t % (window or size)] = t
+        rows.append(list(slots))
+    return rows
+
+
+def budget(n=3, **how):
+    made = {"experts": 10e9, "attention": 1.3e9, "embedding": 1.2e9, "unembedding": 1.2e9}
+    made |= {"cache of 8192 tokens": 4e8, "work on 512": 7e8, "the program": 4.5e8}
+    rows = {("100%_$x$" if i else "gpt-oss-20b") + "·" * i: made for i in range(n)}
+    return figures.parts(rows, 16e9, source=SOURCE, **how)
+
+
+RATES = {
+    "decode": {"ours": 5.1, "llama.cpp": 5.3, "100%_$x$": 4.0},
+    "prompt of 128": {"ours": 14.9, "llama.cpp": 12.0},
+    "prompt of 2,048": {"ours": 16.0},
+}
+
+
 PICTURES = {
+    "speeds": lambda: figures.speeds(RATES, {"decode": 6.4, "prompt of 128": 24.0}, source=SOURCE),
+    "speed of one": lambda: figures.speeds({"decode": {"ours": 0.03}}, source=SOURCE),
+    "block": lambda: figures.packed_block(BLOCK, 120, np.linspace(-6, 6, 32) / 128, source=SOURCE),
+    "rounding": lambda: figures.rounding(GRID, *line_of_values(), source=SOURCE),
+    "budgets": lambda: figures.budgets(["a", "$b$", "c_d", "e" * 30], SIZES, 16e9, source=SOURCE),
+    "budgets of 8": lambda: figures.budgets([f"model {i}" for i in range(8)], {
+        name: np.geomspace(1e8, 9e11, 8) for name in ("as published", "in bfloat16", "in float32")
+    }, 16e9, source=SOURCE),
+    "parts of one": lambda: budget(1),
+    "parts of five": lambda: budget(5),
+    "parts past the end": lambda: budget(2, end=12e9),
+    "slots": lambda: figures.cache_slots({"growing": held(16, 16), "ring": held(16, 5)}, source=SOURCE),
+    "slots of 200": lambda: figures.cache_slots({"$ring$": held(200, 32)}, source=SOURCE),
     "router of 1 token": lambda: figures.router(*routing(1, 5, 2), 5, words(1), layer=0, source=SOURCE),
     "router of 9 tokens": lambda: figures.router(*routing(9, 32, 4), 32, words(9), layer=3, source=SOURCE),
     "router of 256 tokens": lambda: figures.router(*routing(256, 128, 4), 128, words(256), source=SOURCE),
@@ -348,6 +394,81 @@ def test_next_tokens_are_the_most_probable_now_or_before():
     )
 
 
+def test_a_block_shows_the_high_digit_first_and_the_low_code_first():
+    block = [0x3A, 0x0F, *[0] * 14]
+    figure = figures.packed_block(block, 125, np.zeros(32))
+    cells = sorted((round(t.get_position()[1], 1), t.get_position()[0], t.get_text())
+                   for t in figure.axes[0].texts)  # fmt: skip
+    below, above = [[c[2] for c in cells if c[0] == y][:4] for y in (0.3, 2.7)]
+    assert above == ["3", "A", "0", "F"] and below == ["A", "3", "F", "0"]
+    ties = {tuple(np.floor(line.get_xdata()).astype(int)) for line in figure.axes[0].lines}
+    assert {(0, 1), (1, 0), (2, 3), (3, 2)} <= ties and len(ties) == 32
+    assert "2⁻²" in figure.get_suptitle() and "3A 0F 00" in figure.alt
+
+
+def test_bars_of_a_block_are_its_weights():
+    values = np.arange(-16, 16) / 64
+    bars = figures.packed_block(BLOCK, 121, values).axes[1].patches
+    assert [bar.get_height() for bar in bars] == pytest.approx(values)
+
+
+def test_rounding_is_told_in_per_cent_of_the_weight():
+    x = np.array([0.2, 0.75, 1.25, 2.5, 5.0, 6.0, 7.5])
+    became = np.array([0.0, 1.0, 1.0, 2.0, 4.0, 6.0, 6.0])
+    figure = figures.rounding([*GRID, *-GRID], x, became)
+    assert figure.axes[0].lines[0].get_ydata() == pytest.approx([100, 100 / 3, 20, 20, 20, 0, 20])
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == "0 0.5 1 1.5 2 3 4 6".split()
+    assert figure.get_suptitle() == "A weight from 1 on is off by at most 20 %; one below 0.2 becomes 0"
+
+
+def test_budgets_are_cut_off_but_their_numbers_are_not():
+    figure = figures.budgets(["a", "b", "c", "d"], SIZES, 16e9)
+    ax = figure.axes[0]
+    widths = [bar.get_width() for bar in ax.patches]
+    assert widths == pytest.approx([13.8, 0.4, 48, 16, 41.8, 0.2, 48, 17])
+    said = {t.get_text() for t in ax.texts}
+    assert {"13.8 GB", "0.40 GB", "65.0 GB →", "233 GB →", "41.8 GB"} <= said
+    assert figure.get_suptitle() == "Within 16 GB: 3 of 4 as published, 1 of 4 in bfloat16"
+    assert figure.alt.splitlines()[0] == "as published: a, b, d within 16.0 GB."
+
+
+def test_parts_lie_end_to_end_and_sum_to_the_bar():
+    rows = {"one": {"experts": 3e9, "cache of 8 tokens": 1e9}, "two": {"experts": 5e9}}
+    figure = figures.parts(rows, 4.5e9)
+    bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
+    assert np.array(bars) == pytest.approx(np.array([(0, 3), (3, 1), (0, 5)]))
+    first, _, last = (bar.get_facecolor() for bar in figure.axes[0].patches)
+    assert first == last
+    assert {"4.00 GB", "5.00 GB"} <= {t.get_text() for t in figure.axes[0].texts}
+    assert figure.get_suptitle() == "two: 5.00 GB, of which experts 100 %"
+    said, over = figure.alt.splitlines()
+    assert said == "one: 4.00 GB, within 4.50 GB (experts 3.00 GB, cache of 8 tokens 1.00 GB)."
+    assert over.startswith("two: 5.00 GB, over 4.50 GB")
+
+
+def test_speeds_stand_beside_what_the_machine_allows():
+    figure = figures.speeds(RATES, {"decode": 6.0, "prompt of 128": 24.0})
+    ax = figure.axes[0]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([5.1, 14.9, 16.0, 5.3, 12.0, 4.0])
+    assert [line.get_xdata()[0] for line in ax.lines] == [6.0, 24.0]
+    rows = [np.mean(line.get_ydata()) for line in ax.lines]
+    assert rows == pytest.approx([0, 1])
+    assert figure.get_suptitle() == "decode: ours 5.1 tokens a second, 85 % of what the machine allows"
+    assert figure.alt.splitlines()[0] == (
+        "decode: ours 5.1, llama.cpp 5.3, 100%_$x$ 4; at most 6 here (tokens a second)."
+    )
+
+
+def test_slots_show_how_old_their_positions_are():
+    figure = figures.cache_slots({"growing": held(7, 7), "ring": held(7, 3)})
+    growing, ring = (ax.images[0].get_array() for ax in figure.axes[:2])
+    assert growing.mask.tolist() == (~np.tri(7, dtype=bool)).tolist()
+    assert ring[6].tolist() == ring[3].tolist() == [0, 2, 1] and ring.mask[1].tolist() == [0, 0, 1]
+    assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim() == (0, 6)
+    assert [t.get_text() for t in figure.axes[1].texts[-3:]] == ["6", "4", "5"]
+    assert "3 slots; after 7 tokens they hold positions 4 to 6" in figure.alt
+
+
 def test_labels_are_never_read_as_formulas():
     figure = figures.router(*routing(len(HARD), 8, 2), 8, HARD)
     shown = {t.get_text(): t for t in figure.axes[0].get_yticklabels()}
@@ -372,6 +493,10 @@ def test_names_thin_out_evenly_when_there_are_many():
         (lambda ax: figures.rope_score(*VECTORS, FREQUENCIES, ax=ax), "By distance"),
         (lambda ax: figures.wavelengths(FREQUENCIES, ax=ax), "One turn"),
         (lambda ax: figures.next_tokens([0.5, 0.2], ["a", "b"], ax=ax), "Most likely"),
+        (lambda ax: figures.rounding(GRID, *line_of_values(), ax=ax), "A weight from 1 on"),
+        (lambda ax: figures.speeds({"decode": {"ours": 2.0}}, ax=ax), "decode: ours 2 tokens"),
+        (lambda ax: figures.budgets(["a"], {"x": [1e9]}, 2e9, ax=ax), "Within 2 GB: 1 of 1 x"),
+        (lambda ax: figures.parts({"a": {"experts": 1e9}}, ax=ax), "a: 1.00 GB"),
     ],
 )
 def test_an_axes_handed_in_is_drawn_into_and_returned(draw, said):
@@ -461,6 +586,24 @@ def test_ideas_have_colours_that_differ_in_grey_where_they_meet():
         (lambda: figures.next_tokens([3.0, -1.0], ["a", "b"]), "not logits"),
         (lambda: figures.next_tokens([0.3, 0.1], ["a"]), "labels must name 2 tokens, came with 1"),
         (lambda: figures.next_tokens([0.3], ["a"], top=0), "top must be at least 1"),
+        (lambda: figures.packed_block([0] * 15, 120, np.zeros(32)), "block has axes bytes and must be 16"),
+        (lambda: figures.packed_block([256] * 16, 120, np.zeros(32)), "bytes, 0 to 255; came .*256"),
+        (lambda: figures.packed_block([0] * 16, 255, np.zeros(32)), "255 is NaN"),
+        (lambda: figures.packed_block([0] * 16, 120, np.zeros(16)), "values has axes 32 and must be 32"),
+        (lambda: figures.rounding(GRID, [0.0, 1.0], [0.0, 1.0]), "x must be above 0"),
+        (lambda: figures.rounding(GRID, [1.0], [1.0, 1.0]), "rounded has axes T and must be 1 here"),
+        (lambda: figures.budgets(["a"], {}, 1e9), "1 to 3 ways, came with 0"),
+        (lambda: figures.budgets(["a"], {"x": [1, 2]}, 1e9), "x has axes N and must be 1"),
+        (lambda: figures.budgets(["a"], {"x": [-1]}, 1e9), "bytes, 0 or more; came from -1"),
+        (lambda: figures.parts({}), "rows is empty"),
+        (lambda: figures.parts({"a": {}}), "a row without parts"),
+        (lambda: figures.parts({"a": {"x": float("nan")}}), "bytes, 0 or more"),
+        (lambda: figures.speeds({}), "1 to 4 sides, came with 0"),
+        (lambda: figures.speeds({"decode": {"ours": 0.0}}), "tokens a second, above 0"),
+        (lambda: figures.speeds({"decode": {"ours": 1.0}}, {"decode": -1.0}), "tokens a second, above 0"),
+        (lambda: figures.cache_slots({}), "held is empty"),
+        (lambda: figures.cache_slots({"a": [[0]], "b": [[0], [1]]}), "b has axes T S and must be 1 any here"),
+        (lambda: figures.cache_slots({"a": [[0], [2]]}), "a holds positions from −1 to 1, came 0 to 2"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_came(call, message):

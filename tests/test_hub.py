@@ -511,3 +511,27 @@ def test_the_published_hashes_name_the_files_of_the_published_index() -> None:
     headers = sum(size or 0 for size in shards.values()) - index["metadata"]["total_size"]
     assert 0 < headers < 100_000 and torch.iinfo(torch.int32).max < index["metadata"]["total_size"]
     assert all(len(sha256) == 64 and int(sha256, 16) for _, sha256 in stated.values())
+
+
+@pytest.mark.parametrize("inner", ["", "original"])
+def test_the_published_weights_are_known_by_their_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    """Of either layout; files of another size, as random ones of the same shapes, are others."""
+    monkeypatch.setenv("GPTOSS_LAB_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert room.published_folder("gpt-oss-20b") is None
+    folder = tmp_path / "gpt-oss-20b" / inner
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert room.published_folder("gpt-oss-20b") is None
+    for name, (there, _) in room.PUBLISHED["gpt-oss-20b"].items():
+        if there is not None and name.startswith("original/") == bool(inner):
+            with (folder / Path(name).name).open("wb") as file:
+                file.truncate(there)  # holes: no disk is taken
+    assert room.published_folder("gpt-oss-20b") == folder
+    with next(folder.glob("*.safetensors")).open("r+b") as file:
+        file.truncate(4096)
+    assert room.published_folder("gpt-oss-20b") is None
+    with pytest.raises(ValueError, match="sizes of 'gpt2' are not known; they are for gpt-oss-20b"):
+        room.published_folder("gpt2")

@@ -10,9 +10,11 @@ left to its own traceback.
 from .attention import rotate, sink, window, yarn
 from .block import gelu, layer_norm, router_weights, swiglu
 from .judging import Answer
+from .packing import expert_bytes, unpack
 from .residual import contributions, walk
+from .speaking import ring, top_p
 
 __all__ = [
-    "Answer", "contributions", "gelu", "layer_norm", "rotate", "router_weights", "sink", "swiglu", "walk",
-    "window", "yarn",
+    "Answer", "contributions", "expert_bytes", "gelu", "layer_norm", "ring", "rotate", "router_weights",
+    "sink", "swiglu", "top_p", "unpack", "walk", "window", "yarn",
 ]  # fmt: skip

@@ -8,8 +8,12 @@ bars. `describe_…` says in words what the picture of the same name shows.
 """
 
 from .attention import attention, attention_pair, describe_attention
+from .caches import cache_slots, describe_cache_slots
 from .experts import describe_router, router, router_layers
+from .memory import budgets, describe_budgets, describe_parts, parts
+from .packed import describe_packed_block, packed_block, rounding
 from .positions import describe_rope, rope, rope_score, score_by_distance, wavelengths
+from .speeds import describe_speeds, speeds
 from .style import COLOUR, Still, write_source
 from .tokens import describe_next_tokens, next_tokens
 
@@ -18,16 +22,27 @@ __all__ = [
     "Still",
     "attention",
     "attention_pair",
+    "budgets",
+    "cache_slots",
     "describe_attention",
+    "describe_budgets",
+    "describe_cache_slots",
     "describe_next_tokens",
+    "describe_packed_block",
+    "describe_parts",
     "describe_rope",
     "describe_router",
+    "describe_speeds",
     "next_tokens",
+    "packed_block",
+    "parts",
     "rope",
     "rope_score",
+    "rounding",
     "router",
     "router_layers",
     "score_by_distance",
+    "speeds",
     "wavelengths",
     "write_source",
 ]

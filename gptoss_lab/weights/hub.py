@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .places import REPOSITORIES, SHIPPED, find, hub_cache
+from .places import REPOSITORIES, SHIPPED, find, find_named, hub_cache
 from .reader import listed, shown
 from .remote import (
     DownloadError,
@@ -94,6 +94,24 @@ class Place:
             link.symlink_to(os.path.relpath(self.content(file), self.folder))
         except (OSError, NotImplementedError):
             os.replace(self.content(file), link)
+
+
+def published_folder(name: str) -> Path | None:
+    """Where the published weights of a model lie on this machine, or None: files of another size are others.
+
+    Nothing is read but sizes; `gptoss-lab verify` takes the hashes. ValueError where sizes are not known for
+    a model of this name.
+    """
+    known = {file: there for file, (there, _) in PUBLISHED.get(name, {}).items() if there is not None}
+    if not known:
+        raise ValueError(f"the sizes of {shown(name)} are not known; they are for {', '.join(PUBLISHED)}")
+    try:
+        folder = find_named(name)
+    except ValueError:
+        return None
+    whole = folder.name == "original"
+    wanted = {Path(file).name: there for file, there in known.items() if ("/" in file) == whole}
+    return folder if all(size(folder / file) == there for file, there in wanted.items()) else None
 
 
 def download(
