@@ -70,10 +70,15 @@ def near_and_far(model: Transformer, windows: Tensor, near: int) -> tuple[float,
     piece but the first: seen once from the piece alone, near/2 to near tokens, and once from the whole
     window.
     """
-    pieces, whole = windows.unfold(1, near + 1, near)[:, 1:].flatten(0, 1), losses(model, windows, batch=4)
-    counted = slice(near // 2, near)
-    far = whole.unfold(1, near, near)[:, 1 : 1 + pieces.shape[0] // len(windows), counted]
-    return float(losses(model, pieces)[:, counted].mean()), float(far.mean())
+    close, far = seen_twice(model, windows, near, losses(model, windows, batch=4))
+    return float(close.mean()), float(far.mean())
+
+
+def seen_twice(model: Transformer, windows: Tensor, near: int, whole: Tensor) -> tuple[Tensor, Tensor]:
+    """The nats behind `near_and_far`, window by window: B P near/2, twice. whole: B T, of the windows."""
+    pieces, counted = windows.unfold(1, near + 1, near)[:, 1:], slice(near // 2, near)  # B P near+1
+    close = losses(model, pieces.flatten(0, 1))[:, counted].unflatten(0, pieces.shape[:2])
+    return close, whole.unfold(1, near, near)[:, 1 : 1 + pieces.shape[1], counted]
 
 
 @torch.no_grad()
