@@ -55,6 +55,7 @@ ROOMS = {
     "figures": room(5, "numpy matplotlib", sees="config points tap figures"),
     "views": room(5, "torch numpy anywidget ipywidgets traitlets IPython"),
     "checks": room(6, "torch"),
+    "card": room(6, "torch tiktoken"),
     "commands": room(6),
     "cli": room(6),
     "__main__": room(6),

@@ -9,6 +9,7 @@ bars. `describe_…` says in words what the picture of the same name shows.
 
 from .attention import attention, attention_pair, describe_attention
 from .experts import describe_router, router, router_layers
+from .layers import curves, describe_head_maps, head_maps, told_bars
 from .positions import describe_rope, rope, rope_score, score_by_distance, wavelengths
 from .style import COLOUR, Still, write_source
 from .tokens import describe_next_tokens, next_tokens
@@ -18,16 +19,20 @@ __all__ = [
     "Still",
     "attention",
     "attention_pair",
+    "curves",
     "describe_attention",
+    "describe_head_maps",
     "describe_next_tokens",
     "describe_rope",
     "describe_router",
+    "head_maps",
     "next_tokens",
     "rope",
     "rope_score",
     "router",
     "router_layers",
     "score_by_distance",
+    "told_bars",
     "wavelengths",
     "write_source",
 ]

@@ -62,7 +62,7 @@ def read(model: Transformer, rows: Sequence[Sequence[int]]) -> Read:
     order, start = lengths.argsort().tolist(), 0
     means, picked = [torch.empty(0)] * len(rows), [torch.empty(0, dtype=torch.int64)] * len(rows)
     while start < len(order):
-        part = order[start : start + max(1, AT_ONCE // len(rows[order[start]]))]  # the shortest left come first
+        part = order[start : start + max(1, AT_ONCE // len(rows[order[start]]))]  # shorter ones first
         part = part[: max(1, AT_ONCE // len(rows[part[-1]]))]
         width = len(rows[part[-1]])
         batch = torch.tensor([[*rows[i], *[0] * (width - len(rows[i]))] for i in part])
