@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 from collections.abc import Callable, Mapping
@@ -28,7 +29,8 @@ def log_of(name: str) -> dict[str, Any]:
 
 def run_of(log: Mapping[str, Any]) -> Run:
     """The run that a log tells of."""
-    return Run.from_json({key: value for key, value in log.items() if key != "bits_per_byte"})
+    made = {key: value for key, value in log.items() if key != "bits_per_byte"}
+    return Run.from_json(copy.deepcopy(made))  # which it takes apart
 
 
 def positions(config: Config) -> str:
@@ -97,8 +99,8 @@ def balance(run: Run, last: int = 100) -> str:
 
 def making(log: Mapping[str, Any]) -> str:
     """How the weights came about."""
-    run, name = run_of(log), log["recipe"]["config"]["name"]
-    recipe, threads = run.recipe, run.made_with.get("threads", "?")
+    run = run_of(log)
+    recipe, name, threads = run.recipe, run.recipe.name, run.made_with.get("threads", "?")
     stops = "" if not run.stops else (
         f" It was stopped and gone on with {len(run.stops)} time{'s' * (len(run.stops) > 1)}."
     )  # fmt: skip

@@ -150,8 +150,8 @@ def section(name: str, config: Config, found: Mapping[str, Any], log: Mapping[st
 def report(found: Found, configs: Mapping[str, Config], logs: Mapping[str, Mapping[str, Any]]) -> str:
     """The page."""
     sections = [section(name, configs[name], one, logs[name]) for name, one in found.items()]
-    return PAGE.format(made=overview.made(found), overview=overview.table_of(found), sections="\n\n".join(sections),
-                       beside=overview.beside(found))  # fmt: skip
+    return PAGE.format(made=overview.made(found), overview=overview.table_of(found),
+                       sections="\n\n".join(sections), beside=overview.beside(found))  # fmt: skip
 
 
 def current(folder: Path = measured.RESULTS) -> str:
