@@ -1,4 +1,4 @@
-"""The model card: its numbers are those of other ways to measure, its words follow them, its page is current."""
+"""The model card: its numbers are those of other ways to measure, and its words follow the numbers."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from gptoss_lab.card.measured import QUICK
 from gptoss_lab.config import Config, Yarn
 from gptoss_lab.model import Transformer
 from gptoss_lab.text.tokens import encoding
+from gptoss_lab.training import measure
 from gptoss_lab.training.corpus import DOMAINS, heldout_windows
 from gptoss_lab.training.forms import attach
 from gptoss_lab.training.measure import evaluate, near_and_far
@@ -57,7 +58,9 @@ def toy(config: Config) -> Transformer:
     model = Transformer.random(config, 0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            weight *= 12.0 if name.endswith(("q.weight", "k.weight", "router.weight", "embedding")) else 1.0
+            loud = re.search(r"attention\.[qkvo]\.weight$|router\.weight$|embedding$", name)
+            weight *= 12.0 if loud else 1.0
+            weight += 2.0 if name.endswith("sinks") else 0.0
     model.tokenizer = encoding("mini")
     return model.requires_grad_(False)
 
@@ -100,11 +103,12 @@ def test_the_pictures_are_of_the_recorded_numbers(found, name):
             assert drawn.text["Description"] == still.alt, AGAIN  # type: ignore[attr-defined]
 
 
-def test_the_recorded_losses_are_those_that_evaluate_gives(found):
+def test_a_recorded_loss_is_what_another_way_to_measure_gives(found):
     model = lab.load("mini-gpt2")
-    limit = found["mini-gpt2"]["size"]["near"]
-    for domain, bits in evaluate(attach(model.with_config()), model.tokenizer, 256, limit).items():
-        assert found["mini-gpt2"]["losses"]["bits"]["256"][domain]["bits"] == pytest.approx(bits, abs=1e-4)
+    windows = heldout_windows(model.tokenizer, "arithmetic", 256, found["mini-gpt2"]["size"]["near"])
+    bits = float(measure.losses(attach(model.with_config()), windows.tokens).double().sum()) / math.log(2)
+    told = found["mini-gpt2"]["losses"]["bits"]["256"]["arithmetic"]
+    assert told["bits"] == pytest.approx(bits / int(windows.bytes.sum()), abs=1e-4)
 
 
 def test_toys_of_both_kinds_are_measured_and_said_whole(quick, models):
@@ -119,9 +123,16 @@ def test_toys_of_both_kinds_are_measured_and_said_whole(quick, models):
 
 
 def test_a_toy_is_measured_the_same_twice(quick, models):
-    again = measured.measure(models["mini-gpt2"], QUICK, say=lambda _: None)
-    same = {key: value for key, value in quick["mini-gpt2"].items() if key != "date"}
-    assert json.loads(json.dumps({k: v for k, v in again.items() if k != "date"})) == same
+    again = measured.rounded(routed.figures(models["mini-oss"], QUICK))
+    assert json.loads(json.dumps(again)) == quick["mini-oss"]["routed"]
+    again = measured.rounded(attending.looks(models["mini-gpt2"], looked_at(models["mini-gpt2"])))
+    assert again.items() <= quick["mini-gpt2"]["heads"].items()
+
+
+def looked_at(model: Transformer) -> torch.Tensor:
+    """The windows whose patterns are read."""
+    sets = losses.texts(model.tokenizer, 256, QUICK.heads)
+    return torch.cat([sets[domain].tokens[:, :256] for domain in DOMAINS])
 
 
 def test_losses_by_domain_are_those_of_evaluate_and_the_interval_is_that_of_a_ratio(models):
@@ -150,9 +161,10 @@ def test_spans_are_means_over_their_positions():
 
 def test_far_context_is_near_and_far(models):
     model = models["mini-oss"]
-    sets = losses.texts(model.tokenizer, 512, 2)
+    sets = {name: heldout_windows(model.tokenizer, name, 512, 2) for name in ("python", "spanish")}
     rows = losses.far_context(model, losses.nats(model, sets), sets)
-    for domain in DOMAINS:
+    assert rows["mean"]["more"] == pytest.approx((rows["python"]["more"] + rows["spanish"]["more"]) / 2)
+    for domain in sets:
         near, far = near_and_far(model, sets[domain].tokens, 256)
         assert (rows[domain]["near"], rows[domain]["far"]) == pytest.approx((near, far), abs=1e-4)
         assert rows[domain]["more"] == pytest.approx(far - near, abs=1e-4)
@@ -160,19 +172,19 @@ def test_far_context_is_near_and_far(models):
 
 def test_other_windows_and_no_sinks_are_the_changed_models(models):
     model = models["mini-oss"]
-    sets = losses.texts(model.tokenizer, 256, 2)
-    base = statistics.fmean(evaluate(model, model.tokenizer, 256, 2).values())
+    sets = losses.texts(model.tokenizer, 128, 2)
+    base = statistics.fmean(evaluate(model, model.tokenizer, 128, 2).values())
     for window in (None, 4):
-        bits = statistics.fmean(evaluate(model.with_config(window=window), model.tokenizer, 256, 2).values())
+        bits = statistics.fmean(evaluate(model.with_config(window=window), model.tokenizer, 128, 2).values())
         told = losses.other_windows(model, [window], sets)["none" if window is None else "4"]
         assert told["more"] == pytest.approx(bits - base, abs=2e-5)
     off = losses.no_sinks(model, sets)
     with_none = toy(OSS)
     for block in with_none.blocks:
         block.attention.sinks.fill_(-1e9)
-    bits = statistics.fmean(evaluate(with_none, model.tokenizer, 256, 2).values())
-    assert off["every layer"]["more"] == pytest.approx(bits - base, abs=2e-5) != 0
-    assert len(off) == 4 and off["layer 1"]["more"] != off["layer 0"]["more"]
+    bits = statistics.fmean(evaluate(with_none, model.tokenizer, 128, 2).values())
+    assert off["every layer"]["more"] == pytest.approx(bits - base, abs=2e-5) and abs(bits - base) > 5e-4
+    assert len(off) == 4 and abs(off["layer 1"]["more"] - off["layer 0"]["more"]) > 1e-4
 
 
 def test_shuffled_windows_hold_the_same_tokens_in_another_order():
@@ -188,7 +200,8 @@ def test_the_choices_are_those_of_the_model_and_shares_are_counted(quick, models
     kept = lab.watch(model, rows, keep="*experts.choice")["blocks.1.experts.choice"]
     assert torch.equal(routed.choices(model, rows)[:, :, 1], kept)
     share = kept.flatten().bincount(minlength=4) / kept.numel()
-    assert quick["mini-oss"]["routed"]["experts"]["share"]["python"][1] == pytest.approx(share.tolist(), abs=1e-5)
+    told = quick["mini-oss"]["routed"]["experts"]["share"]["python"]
+    assert told[1] == pytest.approx(share.tolist(), abs=1e-5)
 
 
 def test_samples_are_those_of_the_command_and_chosen_by_the_rule(models):
@@ -256,7 +269,9 @@ def test_words_for_heads_follow_the_numbers(quick):
     told = quick["mini-oss"]["heads"]
     none = [[0.1] * 4, [0.02] * 4]
     low = changed(told, **{"previous/share": none})
-    assert "**No previous-token head was found.** The nearest, layer 0 head 0, gives" in of_heads.previous(low)
+    said = of_heads.previous(low)
+    assert "**No previous-token head was found.** The nearest, layer 0 head 0, gives" in said
+    assert "goes by" not in said
     high = changed(told, **{"previous/share": [[0.1] * 4, [0.1, 0.7, 0.3, 0.1]],
                             "previous/shuffled": [[0.1] * 4, [0.1, 0.68, 0.3, 0.1]]})  # fmt: skip
     said = of_heads.previous(high)
@@ -278,10 +293,13 @@ def test_words_for_heads_follow_the_numbers(quick):
 def test_words_for_losses_follow_the_numbers():
     assert words.difference(0.2, 0.1, "bits") == "costs 0.200 ± 0.100 bits"
     assert words.difference(-0.2, 0.1, "bits") == "gains 0.200 ± 0.100 bits"
-    assert words.difference(-0.05, 0.1, "bits").startswith("makes no difference that can be told here (−0.050")
-    spans = ["0–7", "8–31", "32–127"]
-    fall = lambda *means: of_losses.fall({"spans": spans, "nats": {"mean": [[m, 0.1] for m in means]}})
-    assert "From position 8 on" in fall(5.0, 4.1, 4.0) and "From position" not in fall(5.0, 4.5, 4.0)
+    said = "makes no difference that can be told here (−0.050 ± 0.100 bits)"
+    assert words.difference(-0.05, 0.1, "bits") == said
+    place = {"spans": ["0–7", "8–31", "32–127"], "nats": {"mean": [[5.0, 0.3], [4.2, 0.3], [4.0, 0.3]]}}
+    fall = lambda *above: of_losses.fall({**place, "above_last": [[more, 0.1] for more in above]})
+    assert "is 0–7, where it is 1.000 ± 0.100 nats higher than at the end." in fall(1.0, 0.05)
+    assert "is 8–31, where it is 0.200 ± 0.100 nats lower than at the end." in fall(1.0, -0.2)
+    assert fall(0.05, -0.05).endswith("4.000 ± 0.300. No span differs from the last by more than chance.")
 
 
 def test_words_for_experts_and_verses_follow_the_numbers(quick):
@@ -357,7 +375,12 @@ def test_one_command_measures_writes_and_draws(tmp_path, monkeypatch, quick, mod
     monkeypatch.setattr(measured, "load", models.get)
     monkeypatch.setattr(page, "configs", lambda: {name: model.config for name, model in models.items()})
     asked = []
-    monkeypatch.setattr(measured, "measure", lambda model: asked.append(model.config.name) or quick[asked[-1]])
+
+    def stand_in(model):
+        asked.append(model.config.name)
+        return quick[model.config.name]
+
+    monkeypatch.setattr(measured, "measure", stand_in)
     made, results = tmp_path / "models.md", tmp_path / "results"
     page.main([str(made), "--measure", "--results", str(results)])
     assert asked == ["mini-oss", "mini-gpt2"] and measured.recorded("mini-oss", results) == quick["mini-oss"]

@@ -93,12 +93,24 @@ def by_span(values: Mapping[str, Tensor]) -> dict[str, list[list[float]]]:
     for domain, rows in values.items():
         parts = [rows[:, a:b].double().mean(1) for a, b in places(rows.shape[1])]
         found[domain] = [[float(part.mean()), float(within(part))] for part in parts]
-    strata = list(zip(*found.values()))
-    found["mean"] = [
+    return found | {"mean": together(found)}
+
+
+def together(found: Mapping[str, Sequence[Sequence[float]]]) -> list[list[float]]:
+    """Pairs of a mean and half its interval, by domain, as those over all domains, each counted alike."""
+    return [
         [sum(mean for mean, _ in row) / len(row), math.hypot(*(left for _, left in row)) / len(row)]
-        for row in strata
+        for row in zip(*found.values())
     ]
-    return found
+
+
+def above_last(values: Mapping[str, Tensor]) -> list[list[float]]:
+    """How far the mean of each span lies above that of the last, window by window, over all domains."""
+    found = {}
+    for domain, rows in values.items():
+        *parts, last = [rows[:, a:b].double().mean(1) for a, b in places(rows.shape[1])]
+        found[domain] = [[float((part - last).mean()), float(within(part - last))] for part in parts]
+    return together(found)
 
 
 def compared(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -162,7 +174,8 @@ def figures(model: Transformer, size: Any) -> dict[str, Any]:
         sets = texts(encoding, context, size.near if context == contexts[0] else size.far)
         each = nats(fast, sets)
         found["bits"][str(context)] = by_domain(each, sets)
-    found["position"] = {"context": config.context, "spans": spans(config.context), "nats": by_span(each)}
+    found["position"] = {"context": config.context, "spans": spans(config.context), "nats": by_span(each),
+                         "above_last": above_last(each)}  # fmt: skip
     if config.context >= 2 * NEAR:
         found["far"] = far_context(fast, each, sets)
     if config.window is not None:

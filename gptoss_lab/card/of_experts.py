@@ -48,8 +48,10 @@ def information(found: Mapping[str, Any], language: Mapping[str, Any]) -> str:
                f"{top}: {number(told['bits'][top])} of {number(told['label_bits'], 2)} bits")  # fmt: skip
         if "identity" in told:
             same, low = told["identity"]["shuffled"], min(range(L), key=lambda n: told["bits"][n])
-            one += (f", of which which token it is tells {number(same[top])}. In layer {low}, where least is "
-                    f"told, it is {number(told['bits'][low])}, of which {number(same[low])} by the token")
+            one += (f", of which the token's identity alone tells {number(same[top])}. In layer {low}, "
+                    f"where least is "
+                    f"told, it is {number(told['bits'][low])}, of which {number(same[low])} by identity "
+                    f"alone")
         lines.append(one + ".")
     tokens, verse, kinds = found["domain"]["tokens"], language["tokens"], found["kind"]["counts"]
     used = {kind: count for kind, count in kinds.items() if count}

@@ -45,7 +45,7 @@ def previous(found: Mapping[str, Any]) -> str:
     by = "goes by place, whatever stands there" if mixed >= BY_PLACE * share else (
         "goes in part by what the tokens are"
     )  # fmt: skip
-    if share > 2 * alone:
+    if share >= NOTABLE:
         lines.append(f"In the same text with the tokens of every window shuffled it is {number(mixed)}: the "
                      f"head {by}.")  # fmt: skip
     others = [name for name in heads(told["share"], NOTABLE) if not name.startswith(f"layer {n} head {h} ")]
@@ -55,8 +55,10 @@ def previous(found: Mapping[str, Any]) -> str:
     rest = [more for head, more in enumerate(off["more"]) if head != h]
     lines.append(
         f"Silencing layer {n} head {h} {difference(off['more'][h], off['within'][h], 'bits per byte', 4)}; "
-        f"silencing another head of that layer alone, {ranged(rest, 4)}."
-    )
+        f"silencing another head of that layer alone, {ranged(rest, 4)}"
+        + (": it is missed more than its neighbours." if off["more"][h] > max(rest) + off["within"][h] else
+           ": it is missed no more than its neighbours." if off["more"][h] <= max(rest) else ".")
+    )  # fmt: skip
     rule = (f"(Called so: a head that gives the token before at least {PREVIOUS} of its attention, over "
             f"{found['windows']} held-out windows of {found['length']} tokens, all domains.)")  # fmt: skip
     return " ".join([*lines, rule])
@@ -111,12 +113,18 @@ def induction(found: Mapping[str, Any]) -> str:
             f"{told_loss[0].upper()}{told_loss[1:]}.")  # fmt: skip
 
 
+def first_token_found(found: Mapping[str, Any]) -> bool:
+    """Whether a head parks its attention at the first token."""
+    n, h = best(found["first"]["share"])
+    share, alone = found["first"]["share"][n][h], found["first"]["even"][n]
+    return bool(share >= PARKED and share >= CLEARLY * alone)
+
+
 def first_token(found: Mapping[str, Any], config: Config) -> str:
     """Whether attention is parked at the first token."""
     told = found["first"]
     n, h = best(told["share"])
-    share, alone = told["share"][n][h], told["even"][n]
-    there = share >= PARKED and share >= CLEARLY * alone
+    share, alone, there = told["share"][n][h], told["even"][n], first_token_found(found)
     why = (" (models without sinks are known to do so, arXiv 2309.17453)" if not config.sinks else "")
     begin = (f"**Attention is parked at the first token{why}:** layer {n} head {h} gives it" if there else
              f"**No head parks its attention at the first token{why}.** The most, layer {n} head {h}, is")

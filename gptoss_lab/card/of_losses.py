@@ -45,6 +45,7 @@ def by_position(found: Mapping[str, Any]) -> str:
     rows = [
         [called(domain), *(number(mean) for mean, _ in place["nats"][domain])] for domain in ROWS
     ]
+    rows.append(["mean, less that of the last span", *(signed(*one) for one in place["above_last"]), "–"])
     return (
         f"Nats a token at the positions of windows of {place['context']:,} tokens:\n\n"
         f"{table(['', *place['spans']], rows)}\n\n{fall(place)}"
@@ -52,20 +53,18 @@ def by_position(found: Mapping[str, Any]) -> str:
 
 
 def fall(place: Mapping[str, Any]) -> str:
-    """Where the loss lies within the interval of the last span, and how far it fell."""
-    spans, means = place["spans"], place["nats"]["mean"]
-    last, left = means[-1]
-    n = len(means) - 1
-    while n > 0 and abs(means[n - 1][0] - last) <= (means[n - 1][1] ** 2 + left**2) ** 0.5:
+    """How far the loss falls, and the last span where it is another than at the end."""
+    spans, apart = place["spans"], place["above_last"]
+    (first, _), (last, left), n = place["nats"]["mean"][0], place["nats"]["mean"][-1], len(apart)
+    while n > 0 and abs(apart[n - 1][0]) <= apart[n - 1][1]:
         n -= 1
-    fell = f"In the mean the loss falls from {number(means[0][0])} to {number(last)} ± {number(left)}. "
-    if n == len(means) - 1:
-        return fell + f"It is lower in the last span ({spans[-1]}) than in the one before."
-    return fell + (
-        f"From position {spans[n].split('–')[0]} on, no span differs from the last by more than the texts "
-        f"that "
-        "happen to stand there explain."
-    )
+    told = f"In the mean the loss falls from {number(first)} to {number(last)} ± {number(left)}. "
+    if not n:
+        return told + "No span differs from the last by more than chance."
+    more, left = apart[n - 1]
+    before = f"{spans[n - 1]}, where it is {number(abs(more))} ± {number(left)} nats "
+    before += "higher than at the end" if more > 0 else "lower than at the end"
+    return told + f"The last span that differs from the end by more than chance is {before}."
 
 
 def far(found: Mapping[str, Any]) -> str:

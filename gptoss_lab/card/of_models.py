@@ -72,6 +72,11 @@ def architecture(config: Config) -> str:
     return table(["", config.name, TITLE[large.name]], rows)
 
 
+def share(part: float) -> str:
+    """0.88 as "88 % of the steps"."""
+    return "All steps" if part == 1 else f"{100 * part:.0f} % of the steps"
+
+
 def phases(recipe: Recipe) -> str:
     """The stretches of the training, a sentence each."""
     told = []
@@ -80,7 +85,7 @@ def phases(recipe: Recipe) -> str:
             ", every matrix of an expert rounded to MXFP4 on its way forward and the gradient passed "
             "straight "
             "through" if phase.rounded else "")  # fmt: skip
-        told.append(f"{phase.share:.0%} of the steps took {phase.batch} windows of {phase.context:,} tokens"
+        told.append(f"{share(phase.share)} took {phase.batch} windows of {phase.context:,} tokens"
                     f"{extra}")  # fmt: skip
     return "; ".join(told) + "."
 
@@ -102,7 +107,7 @@ def making(log: Mapping[str, Any]) -> str:
     run = run_of(log)
     recipe, name, threads = run.recipe, run.recipe.name, run.made_with.get("threads", "?")
     stops = "" if not run.stops else (
-        f" It was stopped and gone on with {len(run.stops)} time{'s' * (len(run.stops) > 1)}."
+        f" It was stopped and taken up again {'once' if len(run.stops) == 1 else f'{len(run.stops)} times'}."
     )  # fmt: skip
     early = "" if run.done == run.steps else f" These weights are of step {run.done:,}, an early version."
     fell = ""
@@ -145,4 +150,5 @@ def storing(log: Mapping[str, Any], config: Config) -> str:
 
 def signed_share(ratio: float) -> str:
     """1.002 as "+0.20 %"."""
-    return f"{(ratio - 1) * 100:+.2f} %".replace("-", "−")
+    percent = round((ratio - 1) * 100, 2)
+    return f"{percent:+.2f} %".replace("-", "−") if percent else "0.00 %"

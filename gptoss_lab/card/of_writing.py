@@ -56,7 +56,8 @@ def sums(found: Mapping[str, Any]) -> str:
               if ways["new"]["lines"] and ways["new"]["high"] < ways["known"]["low"]]  # fmt: skip
     worked = (f"It answers {listed(able)} that it has not seen rightly more often than not." if able else
               "Of no kind does it answer most of those that it has not seen.")  # fmt: skip
-    recall = f" {listed(differ).capitalize()} that it has seen it knows better." if differ else ""
+    recall = (f" {listed(differ).capitalize()} that it has seen it knows better." if differ else
+              " Lines that it has seen it answers no better: it has not learned them by heart.")  # fmt: skip
     return (
         "Lines of held-out arithmetic answered rightly to the last sign at temperature 0, after the lines "
         "before "

@@ -11,16 +11,59 @@ from .words import number, signed, table
 Found = Mapping[str, Mapping[str, Any]]
 
 
+def findings(found: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """What was looked for in a model that could have it, and whether it was found."""
+    heads, losses, routed = found["heads"], found["losses"], found["routed"]
+    told = [("a previous-token head", of_heads.previous_found(heads)),
+            ("an induction head", of_heads.induction_found(heads))]  # fmt: skip
+    text = heads["copying"][f"text {attending.PASSAGES[-1]}"]
+    told.append(("text that was read before is predicted better", text["more"] < -text["within"]))
+    if "sinks" not in heads:
+        told.append(("attention parked at the first token", of_heads.first_token_found(heads)))
+    else:
+        rests = any(x >= of_heads.NOTABLE for row in heads["sinks"]["share"] for x in row)
+        told.append(("heads that rest on their sinks", rests))
+        missed = above(losses["without_sinks"]["every layer"])
+        told.append(("sinks that are missed when they are taken away", missed))
+    if "windows" in losses:
+        told.append(("windows that the weights rely on", above(losses["windows"]["none"])))
+    if "far" in losses:
+        mean = losses["far"]["mean"]
+        told.append(("a use for context beyond 256 tokens", mean["more"] < -mean["within"]))
+    if "experts" in routed:
+        names = {"domain": routed["experts"]["domain"], "language": routed["verses"]["told"]}
+        for name, entry in names.items():
+            same, bits = entry["identity"], entry["bits"]
+            rows = zip(bits, same["shuffled"], same["spread"])
+            beyond = any(x > mean + of_experts.SPREADS * spread for x, mean, spread in rows)
+            told.append((f"experts that go by {name}, beyond which token it is", beyond))
+        kind = routed["experts"]["kind"]
+        told.append(("experts that go by the kind of token",
+                     any(of_experts.beyond(kind, n) for n in range(len(kind["bits"])))))  # fmt: skip
+    every = found["written"]["sums"]["sums"]["new"]
+    told.append(("sums worked out", every["low"] >= of_writing.KNOWS))
+    return told
+
+
+def above(one: Mapping[str, float]) -> bool:
+    """Whether a change costs more than its interval."""
+    return one["more"] > one["within"]
+
+
 def missing(found: Mapping[str, Any]) -> list[str]:
     """What was looked for and not found."""
-    heads, losses = found["heads"], found["losses"]
-    absent = [] if of_heads.previous_found(heads) else ["a previous-token head"]
-    absent += [] if of_heads.induction_found(heads) else ["an induction head"]
-    if "far" in losses and losses["far"]["mean"]["more"] >= -losses["far"]["mean"]["within"]:
-        absent.append("a use for context from afar")
-    if "sinks" in heads and not any(x >= of_heads.NOTABLE for row in heads["sinks"]["share"] for x in row):
-        absent.append("a head that rests on its sink")
-    return absent
+    return [name for name, there in findings(found) if not there]
+
+
+def lists(found: Found) -> str:
+    """For each model what can be shown with it, and what cannot."""
+    lines = []
+    for name, one in found.items():
+        there, absent = [what for what, seen in findings(one) if seen], missing(one)
+        lines.append(f"- **{name}** shows: {'; '.join(there) or 'none of what was looked for'}. Looked for "
+                     f"and "
+                     f"not found: {'; '.join(absent) or 'nothing'}.")  # fmt: skip
+    return "\n".join(lines)
 
 
 def table_of(found: Found) -> str:

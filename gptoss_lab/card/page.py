@@ -23,7 +23,6 @@ from . import (
     pictures,
 )
 from .overview import Found
-from .words import listed
 
 PAGE = """# The miniatures
 
@@ -39,6 +38,8 @@ the numbers are chosen by them; the rest, by hand, is in `gptoss_lab/card/notes.
 {made}
 
 ## What can be taught with them
+
+{lists}
 
 {overview}
 
@@ -130,7 +131,8 @@ def section(name: str, config: Config, found: Mapping[str, Any], log: Mapping[st
             information=of_experts.information(routed["experts"], routed["verses"]["told"]),
         )
     far, absent = of_losses.far(losses), overview.missing(found)
-    unknown = [*notes.UNKNOWN[name], *([f"Not found in this model: {listed(absent)}."] if absent else [])]
+    said = f"Looked for in this model and not found: {'; '.join(absent)}."
+    unknown = [*notes.UNKNOWN[name], *([said] if absent else [])]
     positions = [picture(name, "positions", "Loss by position"), of_losses.by_position(losses), far]
     verses = [of_experts.verses(routed["verses"])]
     if "translation" in routed["verses"]:
@@ -150,8 +152,10 @@ def section(name: str, config: Config, found: Mapping[str, Any], log: Mapping[st
 def report(found: Found, configs: Mapping[str, Config], logs: Mapping[str, Mapping[str, Any]]) -> str:
     """The page."""
     sections = [section(name, configs[name], one, logs[name]) for name, one in found.items()]
-    return PAGE.format(made=overview.made(found), overview=overview.table_of(found),
-                       sections="\n\n".join(sections), beside=overview.beside(found))  # fmt: skip
+    return PAGE.format(
+        made=overview.made(found), lists=overview.lists(found), overview=overview.table_of(found),
+        sections="\n\n".join(sections), beside=overview.beside(found),
+    )  # fmt: skip
 
 
 def current(folder: Path = measured.RESULTS) -> str:

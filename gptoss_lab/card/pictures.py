@@ -18,9 +18,9 @@ from .attending import best
 from .words import number
 
 
-def source(name: str, found: Mapping[str, Any]) -> str:
+def source(found: Mapping[str, Any], text: str = "held-out text") -> str:
     """Where the numbers come from."""
-    return f"{name} ({found['weights']}) · measured {found['date'][:10]} · held-out text"
+    return f"{found['weights']} · measured {found['date'][:10]} · {text}"
 
 
 def heads(name: str, found: Mapping[str, Any]) -> Still:
@@ -36,7 +36,9 @@ def heads(name: str, found: Mapping[str, Any]) -> Still:
     share, alone = told["previous"]["share"][n][h], told["previous"]["even"][n]
     title = f"{name}: layer {n} head {h} gives the token before {share:.2f}, where even is {alone:.2f}; "
     title += "an induction head" if of_heads.induction_found(told) else "no induction head"
-    return figures.head_maps(maps, title, source(name, found))
+    length = told["copying"][kind]["length"]
+    text = f"held-out text; earlier occurrences: {length} random tokens, read twice"
+    return figures.head_maps(maps, title, source(found, text))
 
 
 def experts(name: str, found: Mapping[str, Any]) -> Still:
@@ -52,7 +54,7 @@ def experts(name: str, found: Mapping[str, Any]) -> Still:
     bits = entries["domain"]["bits"]
     n = max(range(len(bits)), key=lambda layer: bits[layer])
     title = f"{name}: an expert's number tells up to {number(bits[n], 2)} bits of the domain (layer {n})"
-    return figures.told_bars(bars, title, source(name, found))
+    return figures.told_bars(bars, title, source(found))
 
 
 def positions(name: str, found: Mapping[str, Any]) -> Still:
@@ -69,7 +71,7 @@ def positions(name: str, found: Mapping[str, Any]) -> Still:
         panels[more], names[more] = lines, place["spans"]
     first, last = place["nats"]["mean"][0][0], place["nats"]["mean"][-1][0]
     title = f"{name}: loss falls from {first:.2f} to {last:.2f} nats along a window of {place['context']:,}"
-    return figures.curves(panels, names, "position", title, source(name, found),
+    return figures.curves(panels, names, "position", title, source(found),
                           zero=["nats more than as trained"])  # fmt: skip
 
 
@@ -82,9 +84,9 @@ def verses(name: str, found: Mapping[str, Any]) -> Still:
     where = {what: [str(n) for n in range(layers)]}
     again, spots = "translations found again", ["emb.", *map(str, range(layers))]
     rest = {"by mean residual": told["residual"], "chance": [[told["chance"], 0.0]] * (layers + 1)}
-    verdict = of_experts.verdict(told)
-    return figures.curves({what: lines, again: rest}, where | {again: spots}, "layer",
-                          f"{name}: experts go {verdict}", source(name, found))  # fmt: skip
+    title, text = f"{name}: experts go {of_experts.verdict(told)}", "pairs of held-out verses"
+    panels, names = {what: lines, again: rest}, where | {again: spots}
+    return figures.curves(panels, names, "layer", title, source(found, text))
 
 
 def stills(name: str, found: Mapping[str, Any]) -> dict[str, Still]:

@@ -106,8 +106,8 @@ def share(hits: Sequence[bool]) -> dict[str, Any]:
     if not n:
         return {"right": 0.0, "low": 0.0, "high": 1.0, "lines": 0}
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return {"right": p, "low": (middle - half) / (1 + z * z / n), "high": (middle + half) / (1 + z * z / n),
-            "lines": n}  # fmt: skip
+    return {"right": p, "low": max(0.0, (middle - half) / (1 + z * z / n)),
+            "high": (middle + half) / (1 + z * z / n), "lines": n}  # fmt: skip
 
 
 def sums(model: Transformer) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def head_maps(maps: Mapping[str, Any], title: str | None = None, source: str = "
     L, H = next(iter(found.values())).shape
     made = sheet(height=float(np.clip(3.4 + 0.34 * L, 4.4, 7.2)))
     grid = made.subplots(1, len(found), squeeze=False)
-    norm = PowerNorm(0.5, 0.0, max(float(values.max()) for values in found.values()) or 1.0)
+    norm = PowerNorm(0.5, 0.0, 1.0)  # the same for every model
     for panel, (name, values) in zip(grid[0], found.items()):
         image = heat(panel, values, norm)
         panel.set_title(name, fontsize=SMALL)
@@ -151,8 +151,8 @@ def curves(
         panel.set_ylabel(what, fontsize=TEXT)
         panel.set_xlim(-0.4, len(names[what]) - 0.6)
         name_ticks(panel.xaxis, list(names[what]), across, upright=max(map(len, names[what])) < 3)
+        columns = 2 if max(map(len, lines)) <= 20 else 1
         low, high = panel.get_ylim()
-        panel.set_ylim(low, high + (high - low) * 0.09 * -(-len(lines) // 2))  # room for the legend
-        panel.legend(fontsize=SMALL, loc="upper center", ncols=2, frameon=True, framealpha=1.0,
-                     edgecolor="white")  # fmt: skip
+        panel.set_ylim(low, high + (high - low) * 0.09 * -(-len(lines) // columns))  # room for the legend
+        panel.legend(fontsize=SMALL, loc="upper center", ncols=columns)
     return headline(made, grid, title, source, "\n".join(said))

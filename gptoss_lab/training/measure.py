@@ -3,7 +3,7 @@
     bits per byte = −Σ log₂ p(token) / bytes of those tokens
 
 It does not depend on how finely a tokenizer cuts, so that models may be compared by it. `python -m
-gptoss_lab.training.measure MODEL` prints the tables of a model's card.
+gptoss_lab.training.measure MODEL` prints tables of any model; the shipped ones' page is `gptoss_lab.card`'s.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def table(columns: list[str], rows: dict[str, list[float]], digits: int = 3) -> 
 
 
 def report(model: Transformer, limit: int | None) -> str:
-    """The tables of a model's card, over `limit` windows a domain."""
+    """Tables of a model's losses, sinks and experts, over `limit` windows a domain."""
     encoding, config, fast = model.tokenizer, model.config, attach(model.with_config())
     require(encoding is not None, f"{config.name} has no tokenizer, so that no text can be measured")
     contexts = sorted({min(256, config.context), config.context})
@@ -143,7 +143,7 @@ def report(model: Transformer, limit: int | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """`python -m gptoss_lab.training.measure MODEL`: print the tables of a model's card."""
+    """`python -m gptoss_lab.training.measure MODEL`: print how well a model predicts held-out text."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("model", help="a shipped model's name, or a folder")
     parser.add_argument("--windows", type=int, default=24, help="held-out windows a domain, at most")
