@@ -77,6 +77,16 @@ def test_shares_are_those_that_a_loop_reads_from_the_patterns(family):
                     assert float(first[b, n, h]) == pytest.approx(statistics.fmean(row), abs=1e-6)
 
 
+def test_a_window_counts_only_while_it_sees_the_first_token():
+    model = toys.random_model(toys.gpt_oss(window=10))
+    windows = toys.random_tokens(model.config, 2, 14)
+    kept, (first, even) = toys.record(model, windows), heads.first_token(model, windows)
+    for n, end in ((0, 10), (1, 14), (2, 10)):
+        row = kept[f"blocks.{n}.attention.pattern"][1, 3, 8:end, 0]
+        assert float(first[1, n, 3]) == pytest.approx(statistics.fmean(row.tolist()), abs=1e-6)
+        assert float(even[n]) == pytest.approx(statistics.fmean(1 / (t + 1) for t in range(8, end)))
+
+
 def test_an_even_head_sees_what_a_window_of_three_shows():
     rows = heads.even(5, 3)
     assert rows[0].tolist() == [1, 0, 0, 0, 0]

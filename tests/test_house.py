@@ -50,7 +50,7 @@ ROOMS = {
     "text": room(2, "tiktoken torch"),
     "trace": room(3, "torch safetensors"),
     "generation": room(3, "torch"),
-    "study": room(4, "torch"),
+    "study": room(4, "torch tiktoken"),
     "training": room(4, "torch tiktoken tqdm safetensors"),
     "figures": room(5, "numpy matplotlib", sees="config points tap figures"),
     "views": room(5, "torch numpy anywidget ipywidgets traitlets IPython"),
