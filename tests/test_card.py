@@ -35,7 +35,7 @@ from gptoss_lab.config import Config, Yarn
 from gptoss_lab.model import Transformer
 from gptoss_lab.text.tokens import encoding
 from gptoss_lab.training import measure
-from gptoss_lab.training.corpus import DOMAINS, heldout_windows
+from gptoss_lab.training.corpus import DOMAINS, Windows, heldout_windows
 from gptoss_lab.training.forms import attach
 from gptoss_lab.training.measure import evaluate, near_and_far
 
@@ -152,8 +152,20 @@ def test_an_interval_is_of_the_mean_over_windows():
     assert float(losses.within(values)[0]) == pytest.approx(1.96 * statistics.stdev([1, 2, 6]) / 3**0.5)
 
 
+def test_an_interval_of_bits_per_byte_is_that_of_a_ratio():
+    """Windows of other lengths in bytes, all at two bits a byte: nothing is left open."""
+    sizes = torch.tensor([100, 200, 400])
+    sets = {"python": Windows(torch.zeros(3, 9, dtype=torch.int64), sizes)}
+    nats = {"python": (2 * math.log(2) * sizes / 8)[:, None].expand(3, 8)}
+    told = losses.by_domain(nats, sets)["python"]
+    assert told["bits"] == pytest.approx(2.0) and told["within"] == pytest.approx(0, abs=1e-5)
+
+
 def test_spans_are_means_over_their_positions():
     rows = torch.arange(512.0).expand(2, -1)
+    apart = losses.above_last({"a": -rows, "b": -rows + torch.tensor([[0.0], [3.0]])})
+    assert [more for more, _ in apart] == pytest.approx([380.0, 364.0, 304.0, 192.0])
+    assert [left for _, left in apart] == pytest.approx([0.0] * 4)
     assert losses.spans(512) == ["0–7", "8–31", "32–127", "128–255", "256–511"]
     means = [mean for mean, _ in losses.by_span({"a": rows, "b": rows + 2})["mean"]]
     assert means == pytest.approx([4.5, 20.5, 80.5, 192.5, 384.5])
