@@ -72,6 +72,30 @@ def one(tokens, keys, **how):
     return figures.attention(pattern, sink, labels=words(keys), layer=4, head=5, source=SOURCE, **how)
 
 
+def shares(n_layers, n_heads, maps=4):
+    draw = np.random.default_rng(n_layers)
+    named = {f"to the {what}": draw.uniform(0, 0.9, (n_layers, n_heads)) ** 3
+             for what in ["token before", "sink", "first token", "token after the earlier one"][:maps]}
+    return figures.head_maps(named, source=SOURCE)
+
+
+def told(n_layers):
+    bits = np.random.default_rng(2).uniform(0.1, 2.1, n_layers)
+    lot = {"bits": bits, "identity": bits / 2, "shuffled": bits / 50, "spread": bits / 90}
+    less = {key: lot[key] for key in ("bits", "shuffled", "spread")}
+    return figures.told_bars({"domain": lot, "kind of token": less, "language": lot}, source=SOURCE)
+
+
+def lines(n_lines, spans):
+    draw = np.random.default_rng(3)
+    kinds = ["English fiction", "dialogue", "scripture", "Spanish", "Python", "arithmetic"]
+    one = {name: np.stack([draw.uniform(2, 6, len(spans)), draw.uniform(0, 1, len(spans))], 1)
+           for name in kinds[:n_lines]}  # fmt: skip
+    other = {"another verse, in the same language": one["English fiction"]}
+    panels, names = {"nats a token": one, "in common": other}, {"nats a token": spans, "in common": spans}
+    return figures.curves(panels, names, "position", "What comes of it", SOURCE, zero=["in common"])
+
+
 def layers(n, tokens, n_experts, k):
     choices, weights = zip(*(routing(tokens, n_experts, k, seed) for seed in range(n)))
     return figures.router_layers(choices, weights, n_experts, words(tokens), source=SOURCE)
@@ -137,6 +161,15 @@ PICTURES = {
     "pair of 1 token": lambda: pair(1, 4),
     "pair of 24 tokens": lambda: pair(24, 8),
     "pair of 100 tokens": lambda: pair(100, 32),
+    "heads of 1": lambda: shares(1, 1, 1),
+    "heads of 6 layers": lambda: shares(6, 6),
+    "heads of 24 layers": lambda: shares(24, 64),
+    "told in 1 layer": lambda: told(1),
+    "told in 6 layers": lambda: told(6),
+    "told in 24 layers": lambda: told(24),
+    "curves of 1 place": lambda: lines(1, ["0–7"]),
+    "curves of 7 places": lambda: lines(6, [f"{n}–{n + 255}" for n in range(0, 1792, 256)]),
+    "curves of 24 places": lambda: lines(3, [str(n) for n in range(24)]),
     "dials": dials,
     "one dial": lambda: dials(pairs=[3]),
     "score": lambda: figures.rope_score(*VECTORS, FREQUENCIES, 1.2, 5, 64, window=16, source=SOURCE),
@@ -477,6 +510,44 @@ def test_labels_are_never_read_as_formulas():
     assert "U+4F60U+597D" in shown and "U+000A" in shown and "a" * 11 + "…" in shown
 
 
+def test_maps_of_heads_show_the_shares_on_one_scale_and_write_them_where_there_is_room():
+    maps = {"before": np.array([[0.1, 0.65], [0.0, 0.02]]), "sink": np.array([[0.5, 0.0], [0.3, 0.2]])}
+    figure = figures.head_maps(maps)
+    panels = [ax for ax in figure.axes if ax.images]
+    for panel, values in zip(panels, maps.values()):
+        assert np.allclose(panel.images[0].get_array(), values)
+        assert (panel.images[0].norm.vmin, panel.images[0].norm.vmax) == (0, 1)
+        assert [t.get_text() for t in panel.texts] == [f"{v:.2f}"[1:] for v in values.ravel()]
+    assert figure.alt.splitlines()[0] == "before: most in layer 0 head 1 (0.65), mean 0.19."
+    assert not [ax for ax in shares(24, 64).axes if ax.texts]
+
+
+def test_bars_of_what_is_told_stand_beside_shuffled_labels_on_one_scale():
+    given = {"bits": [0.5, 0.2], "identity": [0.4, 0.1], "shuffled": [0.05, 0.01], "spread": [0.02, 0.005]}
+    less = {key: given[key] for key in ("bits", "shuffled", "spread")}
+    figure = figures.told_bars({"domain": given, "kind": less})
+    first, second = figure.axes
+    assert [round(bar.get_height(), 3) for bar in first.patches] == [0.5, 0.2, 0.4, 0.1, 0.05, 0.01]
+    assert [round(bar.get_height(), 3) for bar in second.patches] == [0.5, 0.2, 0.05, 0.01]
+    assert first.get_ylim() == second.get_ylim() and first.get_ylim()[0] == 0
+    words = [f"{name}: most in layer 0, 0.50 bits; shuffled 0.05." for name in ("domain", "kind")]
+    assert figure.alt.splitlines() == words
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["told", "by which token it is",
+                                                                    "shuffled labels"]  # fmt: skip
+
+
+def test_curves_are_means_with_half_their_intervals():
+    values = np.array([[4.0, 0.5], [3.0, 0.25], [3.5, 0.0]])
+    names = {"nats": ["0", "1", "2"]}
+    figure = figures.curves({"nats": {"python": values}}, names, "layer", "The loss falls")
+    (panel,) = figure.axes
+    line, _, (bars,) = panel.containers[0].lines
+    assert line.get_ydata().tolist() == [4.0, 3.0, 3.5]
+    ends = [segment[:, 1] for segment in bars.get_segments()]
+    assert np.allclose(ends, [[3.5, 4.5], [2.75, 3.25], [3.5, 3.5]])
+    assert figure.alt == "nats, python: 4 at 0, 3.5 at 2."
+
+
 def test_names_thin_out_evenly_when_there_are_many():
     figure = figures.router(*routing(256, 8, 2), 8, [f"t{i}" for i in range(256)])
     ticks = figure.axes[0].get_yticks()
@@ -604,6 +675,17 @@ def test_ideas_have_colours_that_differ_in_grey_where_they_meet():
         (lambda: figures.cache_slots({}), "held is empty"),
         (lambda: figures.cache_slots({"a": [[0]], "b": [[0], [1]]}), "b has axes T S and must be 1 any here"),
         (lambda: figures.cache_slots({"a": [[0], [2]]}), "a holds positions from −1 to 1, came 0 to 2"),
+        (lambda: figures.head_maps({}), "nothing to draw"),
+        (lambda: figures.head_maps({"x": [[3.0]]}), r"x must hold shares in 0\.\.1, came from 3"),
+        (lambda: figures.head_maps({"x": [[0.0]], "y": [[0.0, 1.0]]}), r"y .* must be 1 1 .*\(1, 2\)"),
+        (lambda: figures.told_bars({}), "nothing to draw"),
+        (lambda: figures.told_bars({"d": {"bits": [1.0], "shuffled": [1.0, 2.0], "spread": [0.0]}}),
+         r"d: shuffled has axes L and must be 1"),
+        (lambda: figures.curves({"a": {}}, {"a": []}, "x", "y"), "nothing to draw"),
+        (
+            lambda: figures.curves({"a": {"l": [[1.0, 0.1]]}}, {"a": ["0", "1"]}, "x", "y"),
+            "l has axes P 2 .* 2 2",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_came(call, message):

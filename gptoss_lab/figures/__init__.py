@@ -10,6 +10,7 @@ bars. `describe_…` says in words what the picture of the same name shows.
 from .attention import attention, attention_pair, describe_attention
 from .caches import cache_slots, describe_cache_slots
 from .experts import describe_router, router, router_layers
+from .layers import curves, describe_head_maps, head_maps, told_bars
 from .memory import budgets, describe_budgets, describe_parts, parts
 from .packed import describe_packed_block, packed_block, rounding
 from .positions import describe_rope, rope, rope_score, score_by_distance, wavelengths
@@ -24,15 +25,18 @@ __all__ = [
     "attention_pair",
     "budgets",
     "cache_slots",
+    "curves",
     "describe_attention",
     "describe_budgets",
     "describe_cache_slots",
+    "describe_head_maps",
     "describe_next_tokens",
     "describe_packed_block",
     "describe_parts",
     "describe_rope",
     "describe_router",
     "describe_speeds",
+    "head_maps",
     "next_tokens",
     "packed_block",
     "parts",
@@ -43,6 +47,7 @@ __all__ = [
     "router_layers",
     "score_by_distance",
     "speeds",
+    "told_bars",
     "wavelengths",
     "write_source",
 ]

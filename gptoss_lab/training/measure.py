@@ -3,7 +3,7 @@
     bits per byte = −Σ log₂ p(token) / bytes of those tokens
 
 It does not depend on how finely a tokenizer cuts, so that models may be compared by it. `python -m
-gptoss_lab.training.measure MODEL` prints the tables of a model's card.
+gptoss_lab.training.measure MODEL` prints tables of any model; the shipped ones' page is `gptoss_lab.card`'s.
 """
 
 from __future__ import annotations
@@ -70,10 +70,15 @@ def near_and_far(model: Transformer, windows: Tensor, near: int) -> tuple[float,
     piece but the first: seen once from the piece alone, near/2 to near tokens, and once from the whole
     window.
     """
-    pieces, whole = windows.unfold(1, near + 1, near)[:, 1:].flatten(0, 1), losses(model, windows, batch=4)
-    counted = slice(near // 2, near)
-    far = whole.unfold(1, near, near)[:, 1 : 1 + pieces.shape[0] // len(windows), counted]
-    return float(losses(model, pieces)[:, counted].mean()), float(far.mean())
+    close, far = seen_twice(model, windows, near, losses(model, windows, batch=4))
+    return float(close.mean()), float(far.mean())
+
+
+def seen_twice(model: Transformer, windows: Tensor, near: int, whole: Tensor) -> tuple[Tensor, Tensor]:
+    """The nats behind `near_and_far`, window by window: B P near/2, twice. whole: B T, of the windows."""
+    pieces, counted = windows.unfold(1, near + 1, near)[:, 1:], slice(near // 2, near)  # B P near+1
+    close = losses(model, pieces.flatten(0, 1))[:, counted].unflatten(0, pieces.shape[:2])
+    return close, whole.unfold(1, near, near)[:, 1 : 1 + pieces.shape[1], counted]
 
 
 @torch.no_grad()
@@ -102,7 +107,7 @@ def table(columns: list[str], rows: dict[str, list[float]], digits: int = 3) -> 
 
 
 def report(model: Transformer, limit: int | None) -> str:
-    """The tables of a model's card, over `limit` windows a domain."""
+    """Tables of a model's losses, sinks and experts, over `limit` windows a domain."""
     encoding, config, fast = model.tokenizer, model.config, attach(model.with_config())
     require(encoding is not None, f"{config.name} has no tokenizer, so that no text can be measured")
     contexts = sorted({min(256, config.context), config.context})
@@ -138,7 +143,7 @@ def report(model: Transformer, limit: int | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """`python -m gptoss_lab.training.measure MODEL`: print the tables of a model's card."""
+    """`python -m gptoss_lab.training.measure MODEL`: print how well a model predicts held-out text."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("model", help="a shipped model's name, or a folder")
     parser.add_argument("--windows", type=int, default=24, help="held-out windows a domain, at most")
