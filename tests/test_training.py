@@ -160,7 +160,8 @@ def apart(expected: torch.Tensor, found: torch.Tensor) -> float:
     return float((expected - found).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("config", [GPT2, GATED, GPT2.with_changes(tied=False)], ids=["gpt-2", "gated", "untied"])
+@pytest.mark.parametrize("config", [GPT2, GATED, GPT2.with_changes(tied=False)],
+                         ids=["gpt-2", "gated", "untied"])  # fmt: skip
 def test_with_bfloat16_products_gradients_stay_float32_and_within_what_rounding_costs(config):
     """Each product rounds what enters it to 8 bits, 2e-3 relative; a wrong product is of order 1 away, and
     one that was not rounded below 1e-6. The bias of keys has no gradient but rounding, in either form."""

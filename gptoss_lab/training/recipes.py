@@ -108,10 +108,11 @@ MINI_GPT2 = Config(
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(MINI_OSS, (Phase(0.88, 256, 8), Phase(0.12, 1024, 2, yarn=True, rounded=True)), peak=4e-3, products="bfloat16"),
+        Recipe(MINI_OSS, (Phase(0.88, 256, 8), Phase(0.12, 1024, 2, yarn=True, rounded=True)), peak=4e-3,
+               products="bfloat16"),
         Recipe(MINI_GPT2, (Phase(1.0, 256, 8),), peak=3e-3, products="bfloat16"),
     )
-}
+}  # fmt: skip
 
 
 def recipe_of(recipe: str | Recipe) -> Recipe:
