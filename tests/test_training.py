@@ -155,6 +155,45 @@ def test_experts_for_training_agree_with_the_walk_and_so_do_their_gradients(chan
     assert (gate > 7).any() and (up.abs() > 7).any() and (gate < 7).any()
 
 
+def apart(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """The length of the difference over the length of what was expected."""
+    return float((expected - found).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("config", [GPT2, GATED, GPT2.with_changes(tied=False)],
+                         ids=["gpt-2", "gated", "untied"])  # fmt: skip
+def test_with_bfloat16_products_gradients_stay_float32_and_within_what_rounding_costs(config):
+    """Each product rounds what enters it to 8 bits, 2e-3 relative; a wrong product is of order 1 away, and
+    one that was not rounded below 1e-6. The bias of keys has no gradient but rounding, in either form."""
+    config = config.with_changes(dropout=0.0)
+    windows = torch.randint(19, (5, 25), generator=torch.Generator().manual_seed(2))
+    exact, narrow = attach(toy(config=config)), attach(toy(config=config), torch.bfloat16)
+    loss, _ = gradients(exact, windows, weight=0.1)
+    found_loss, _ = gradients(narrow, windows, weight=0.1, products=torch.bfloat16)
+    assert float(found_loss) == pytest.approx(float(loss), rel=1e-3)
+    expected, found = by_name(exact), by_name(narrow)
+    assert found.keys() == expected.keys() and all(value.dtype == torch.float32 for value in found.values())
+    far = {name: apart(expected[name], found[name]) for name in expected if "attention.k.bias" not in name}
+    assert max(far.values()) < 0.03 and min(far.values()) > 1e-4, far
+
+
+@pytest.mark.parametrize("changes", [{}, {"bias": False}, {"activation": "gelu"}],
+                         ids=["clamped", "no biases", "GELU"])  # fmt: skip
+def test_experts_with_bfloat16_products_agree_with_the_walk_within_what_rounding_costs(changes):
+    experts = toy(config=TOY.with_changes(**changes)).blocks[0].experts
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(3, 7, 32, generator=generator).requires_grad_()
+    choice = torch.stack([torch.randperm(3, generator=generator)[:2] for _ in range(21)]).view(3, 7, 2)
+    given = [x, *experts.gate_up.parameters(), *experts.down.parameters()]
+    onto, answers = torch.randn(3, 7, 2, 32, generator=generator), []
+    for form in (experts.walk, answers_of(experts, torch.bfloat16)):
+        each = form(x, choice)
+        answers.append((each, *torch.autograd.grad(each, given, onto)))
+    for explicit, fast in zip(*answers):
+        assert fast.dtype == torch.float32 and apart(explicit.detach(), fast.detach()) < 0.02
+    assert apart(answers[0][0].detach(), answers[1][0].detach()) > 1e-4
+
+
 def test_experts_for_training_hand_over_where_the_tap_looks_inside():
     experts, tokens = attach(toy()), torch.arange(12)[None]
     recorder = Recorder(keep=["blocks.1.experts.gate", "blocks.1.experts.act"])
@@ -170,7 +209,7 @@ def test_cross_entropy_a_few_rows_at_a_time_is_cross_entropy(monkeypatch):
     matrix = (5 * torch.randn(31, 8, generator=generator)).requires_grad_()  # logits of 200 and more
     target = torch.randint(31, (23,), generator=generator)
     plain = torch.nn.functional.cross_entropy(x @ matrix.T, target)
-    ours = CrossEntropy.apply(x, matrix, target)
+    ours = CrossEntropy.apply(x, matrix, target, torch.float32)
     assert float(ours.detach()) == pytest.approx(float(plain.detach()), rel=1e-6)
     for expected, found in zip(*(torch.autograd.grad(3 * loss, (x, matrix)) for loss in (plain, ours))):
         assert torch.allclose(expected, found, atol=1e-5)
@@ -180,8 +219,9 @@ def test_a_form_for_training_keeps_the_weights_and_their_names():
     for config in (TOY, GPT2, GATED):
         model = toy(config=config)
         before = dict(model.named_parameters())
-        after = dict(attach(model).named_parameters())
-        assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
+        for products in (torch.float32, torch.bfloat16):
+            after = dict(attach(model, products).named_parameters())
+            assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
 
 
 @pytest.mark.parametrize("window", [None, 5, 40])

@@ -11,6 +11,9 @@ Rows of tokens are sorted by expert once; every product writes where its result 
 between two products stays in the processor's cache. Left to autograd, each expert's gradient would be made as
 a block of zeros as large as all experts together, and interleaved gates and ups copied four times a layer.
 Agrees with `model.experts.Experts.walk`, values and gradients (a test).
+
+Products may be made in bfloat16 (`products`): what enters them is rounded, what they add up is not. All
+between two products, and every weight and its gradient, stays float32.
 """
 
 from __future__ import annotations
@@ -76,16 +79,19 @@ class Mixture(torch.autograd.Function):
     """Rows N I, sorted by expert, `counts` of them for each, through their experts → N D.
 
     first: E 2F I with gates and ups in turn (E F I for GELU); down: E D F; biases E 2F (E F) and E D, or
-    None.
+    None; products: what they are rounded to before they are multiplied.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, first: Tensor, first_bias: Tensor | None, down: Tensor,
-        down_bias: Tensor | None, counts: list[int], config: Config,
+        down_bias: Tensor | None, counts: list[int], config: Config, products: torch.dtype,
     ) -> Tensor:  # fmt: skip
         """One expert after another."""
         parts = 2 if config.gated else 1  # gate and up, or what GELU is taken of
+        ctx.biased = (first_bias is not None, down_bias is not None)
+        x, first, down = (part.to(products) for part in (x, first, down))
+        first_bias, down_bias = (None if b is None else b.to(products) for b in (first_bias, down_bias))
         hidden = [x.new_empty(len(x), down.shape[2]) for _ in range(parts)]
         answer = x.new_empty(len(x), down.shape[1])
         for e, here in enumerate(stretches(counts)):
@@ -93,42 +99,45 @@ class Mixture(torch.autograd.Function):
                 continue
             for n, into in enumerate(hidden):
                 product(x[here], first[e, n::parts].T, first_bias, (e, slice(n, None, parts)), into[here])
-            act = activate(config, *(h[here] for h in hidden)) if config.gated else gelu(hidden[0][here])
-            product(act, down[e].T, down_bias, e, answer[here])
+            wide = [h[here].float() for h in hidden]
+            act = activate(config, *wide) if config.gated else gelu(wide[0])
+            product(act.to(products), down[e].T, down_bias, e, answer[here])
         ctx.save_for_backward(x, first, down, *hidden)
-        ctx.counts, ctx.config, ctx.biased = counts, config, (first_bias is not None, down_bias is not None)
-        return answer
+        ctx.counts, ctx.config = counts, config
+        return answer.float()
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         """The equations at the top of this file; the activation is made again, not kept."""
         (d_answer,), (x, first, down, *hidden) = given, ctx.saved_tensors
-        parts, config = len(hidden), ctx.config
+        parts, config, products = len(hidden), ctx.config, x.dtype
         d_answer, d_x = d_answer.contiguous(), torch.empty_like(x)
+        narrow = d_answer.to(products)
         d_first, d_down = torch.empty_like(first), torch.empty_like(down)
-        d_first_bias = first.new_zeros(first.shape[:2]) if ctx.biased[0] else None
-        d_down_bias = down.new_zeros(down.shape[:2]) if ctx.biased[1] else None
+        d_first_bias = d_answer.new_zeros(first.shape[:2]) if ctx.biased[0] else None
+        d_down_bias = d_answer.new_zeros(down.shape[:2]) if ctx.biased[1] else None
         for e, here in enumerate(stretches(ctx.counts)):
             if here.start == here.stop:
                 d_first[e], d_down[e] = 0, 0
                 continue
-            dy = d_answer[here]
-            d_act = dy @ down[e]
+            dy, wide = narrow[here], [h[here].float() for h in hidden]
+            d_act = (dy @ down[e]).float()
             if config.gated:
-                act, *d_hidden = slopes(config, *(h[here] for h in hidden))
+                act, *d_hidden = slopes(config, *wide)
                 d_hidden = [slope.mul_(d_act) for slope in d_hidden]
             else:
-                act = gelu(hidden[0][here])
-                d_hidden = [torch.ops.aten.gelu_backward(d_act, hidden[0][here], approximate="tanh")]
-            torch.mm(dy.T, act, out=d_down[e])
+                act = gelu(wide[0])
+                d_hidden = [torch.ops.aten.gelu_backward(d_act, wide[0], approximate="tanh")]
+            torch.mm(dy.T, act.to(products), out=d_down[e])
             if d_down_bias is not None:
-                torch.sum(dy, 0, out=d_down_bias[e])
-            for n, d_h in enumerate(d_hidden):
+                torch.sum(d_answer[here], 0, out=d_down_bias[e])
+            for n, exact in enumerate(d_hidden):
+                d_h = exact.to(products)
                 torch.mm(d_h.T, x[here], out=d_first[e, n::parts])
                 torch.addmm(d_x[here], d_h, first[e, n::parts], beta=float(n > 0), out=d_x[here])
                 if d_first_bias is not None:
-                    d_first_bias[e, n::parts] = d_h.sum(0)
-        return d_x, d_first, d_first_bias, d_down, d_down_bias, None, None
+                    d_first_bias[e, n::parts] = exact.sum(0)
+        return d_x.float(), d_first.float(), d_first_bias, d_down.float(), d_down_bias, None, None, None
 
 
 def stretches(counts: list[int]) -> list[slice]:
@@ -144,7 +153,7 @@ def product(x: Tensor, matrix: Tensor, bias: Tensor | None, place: Any, into: Te
         torch.addmm(bias[place], x, matrix, out=into)
 
 
-def answers_of(experts: Experts) -> Callable[..., Tensor]:
+def answers_of(experts: Experts, products: torch.dtype = torch.float32) -> Callable[..., Tensor]:
     """`experts.answers` for training; where the tap wants what lies within, the explicit form."""
 
     def answers(x: Tensor, choice: Tensor, tap: Tap = SILENT) -> Tensor:
@@ -156,7 +165,7 @@ def answers_of(experts: Experts) -> Callable[..., Tensor]:
         rows = F.embedding(order // choice.shape[-1], x.flatten(0, 1))
         first, down = experts.gate_up, experts.down
         found = Mixture.apply(rows, matrices(first), first.bias, matrices(down), down.bias, counts,
-                              experts.config)  # fmt: skip
+                              experts.config, products)  # fmt: skip
         return F.embedding(order.argsort(), found).unflatten(0, choice.shape)
 
     return answers

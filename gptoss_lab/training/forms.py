@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..model.experts import MLP, Experts, activate
-from ..model.linear import Stack
+from ..model.linear import Linear, Stack
 from ..model.norm import LayerNorm, RMSNorm
 from ..model.transformer import Transformer
 from ..tap import SILENT, Tap
@@ -105,18 +105,64 @@ class TrainedMLP(MLP):
         return tap("out", self.down(Gated.apply(self.gate(x), self.up(x), self.config)))
 
 
+class Narrow(torch.autograd.Function):
+    """x Wᵀ + b with what is multiplied rounded to bfloat16, on the way forward and on the way back. x: … I,
+    weight: O I, bias: O or None → … O, float32 as all of its gradients are."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Sums are float32, and rounded once."""
+        x, weight = x.bfloat16(), weight.bfloat16()
+        ctx.save_for_backward(x, weight)
+        ctx.biased = bias is not None
+        return F.linear(x, weight, None if bias is None else bias.bfloat16()).float()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        """Two products more."""
+        (d_y,), (x, weight) = given, ctx.saved_tensors
+        flat = d_y.flatten(0, -2)
+        narrow = flat.bfloat16()
+        d_x, d_weight = (narrow @ weight).float().view_as(x), (narrow.T @ x.flatten(0, -2)).float()
+        return d_x, d_weight, flat.sum(0) if ctx.biased else None
+
+
+class NarrowLinear(Linear):
+    """`Linear` for training with bfloat16 products, over the same weight and bias."""
+
+    def __init__(self, linear: Linear) -> None:
+        torch.nn.Module.__init__(self)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x … I → … O."""
+        return Narrow.apply(x, self.weight, self.bias)
+
+
+def narrow(part: torch.nn.Module) -> None:
+    """Put `NarrowLinear`s in place of a part's own `Linear`s."""
+    for name, holder in list(part.named_children()):
+        if isinstance(holder, Linear):
+            setattr(part, name, NarrowLinear(holder))
+
+
 def norm_of(norm: Any) -> Any:
     """A norm's form for training."""
     return TrainedRMSNorm(norm) if isinstance(norm, RMSNorm) else TrainedLayerNorm(norm)
 
 
-def attach(model: Transformer) -> Transformer:
+def attach(model: Transformer, products: torch.dtype = torch.float32) -> Transformer:
     """Give every part of `model` its form for training, and return the model. Weights and names stay.
 
-    Experts that are packed, or that multiply in bfloat16, keep the model's own form.
+    products: float32, or bfloat16 for what attention, MLPs and experts multiply; the router stays float32.
+    Experts that are packed, or that multiply in bfloat16 by themselves, keep the model's own form.
     """
     blocks: list[Any] = list(model.blocks)
     for block in blocks:
+        if products == torch.bfloat16:
+            narrow(block.attention)
+            if not model.config.n_experts:
+                narrow(block.mlp)
         window = block.attention.window
         block.attention.attend = attend_banded(window) if window else attend_causal
         block.attention.norm = norm_of(block.attention.norm)
@@ -125,6 +171,6 @@ def attach(model: Transformer) -> Transformer:
         if isinstance(half, MLP):
             block.mlp = TrainedMLP(half) if model.config.gated else half
         elif all(isinstance(s, Stack) and s.compute == torch.float32 for s in (half.gate_up, half.down)):
-            half.answers = answers_of(half)  # type: ignore[method-assign]
+            half.answers = answers_of(half, products)  # type: ignore[method-assign]
     model.norm = norm_of(model.norm)
     return model

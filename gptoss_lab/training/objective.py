@@ -37,20 +37,23 @@ class CrossEntropy(torch.autograd.Function):
     """Mean −log softmax(x Wᵀ)[target], a few rows at a time: x N D, W V D, target N → a number.
 
     The gradient is made on the way forward, while the logits are at hand: (softmax − one-hot) / N times W,
-    and its transpose times x. Agrees with F.cross_entropy (a test).
+    and its transpose times x. Agrees with F.cross_entropy (a test). products: what these two are rounded to
+    before they are multiplied; logits and loss are float32.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, target: Tensor, products: torch.dtype) -> Tensor:
         """The loss, in nats."""
         total, d_x, d_matrix = x.new_zeros(()), torch.empty_like(x), torch.zeros_like(matrix)
+        narrow_x, narrow_matrix = x.to(products), matrix.to(products)
         for start in range(0, len(x), ROWS):
             here = slice(start, start + ROWS)
             chance, right = (x[here] @ matrix.T).log_softmax(-1), target[here, None]
             total -= chance.gather(1, right).sum()
             chance.exp_().scatter_add_(1, right, chance.new_full(right.shape, -1.0))
-            torch.mm(chance, matrix, out=d_x[here])
-            d_matrix.addmm_(chance.T, x[here])
+            chance = chance.to(products)
+            d_x[here] = chance @ narrow_matrix
+            d_matrix += chance.T @ narrow_x[here]
         ctx.save_for_backward(d_x, d_matrix)
         ctx.count = len(x)
         return total / len(x)
@@ -59,7 +62,7 @@ class CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         """What was made on the way forward, scaled."""
         (d_x, d_matrix), scale = ctx.saved_tensors, given[0] / ctx.count
-        return d_x * scale, d_matrix * scale, None
+        return d_x * scale, d_matrix * scale, None, None
 
 
 @dataclass
@@ -106,7 +109,7 @@ def in_phase(model: Transformer, recipe: Recipe, phase: int) -> Transformer:
     blocks: list[Any] = list(phased.blocks) if now.rounded else []
     for experts in (block.experts for block in blocks):
         experts.gate_up, experts.down = RoundedStack(experts.gate_up), RoundedStack(experts.down)
-    return attach(phased)
+    return attach(phased, recipe.arithmetic)
 
 
 def optimizer_for(model: Transformer, recipe: Recipe) -> torch.optim.AdamW:
@@ -128,13 +131,15 @@ def settle(optimizer: torch.optim.Optimizer, least: float = 1e-30) -> None:
             state[kind].masked_fill_(state[kind].abs() < least, 0.0)
 
 
-def gradients(model: Transformer, windows: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+def gradients(
+    model: Transformer, windows: Tensor, weight: float, products: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """One pass forward and back over windows B T+1: the loss in nats a token and the balance, both
-    detached."""
+    detached. products: what the logits' gradients are made in; what the model's are, `in_phase` decides."""
     tap = RouterTap()
     model(windows[:, :-1], last=0, tap=tap)
     (final,), target = tap.final, windows[:, 1:].flatten()
-    loss = CrossEntropy.apply(final.flatten(0, 1), model.unembed.weight, target)
+    loss = CrossEntropy.apply(final.flatten(0, 1), model.unembed.weight, target, products)
     spread = tap.balance()
     (loss + weight * spread if tap.logits else loss).backward()
     return loss.detach(), spread.detach()

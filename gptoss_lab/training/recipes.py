@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from ..config import Config, Yarn, require
 
 
@@ -33,7 +35,9 @@ class Recipe:
 
     `decay` is the weight decay of matrices alone; `clip` the longest gradient; `balance` the weight of the
     loss that spreads tokens over the experts; `minutes` the length of a run where none is asked for.
-    ValueError where the shares of the phases are not 1 in all.
+    `products`, float32 or bfloat16: what matrices and what they are multiplied with are rounded to; weights,
+    their averages, norms, softmaxes and logits are float32 in either case. ValueError where the shares of the
+    phases are not 1 in all, or for other products.
     """
 
     config: Config
@@ -46,10 +50,18 @@ class Recipe:
     balance: float = 0.01
     minutes: float = 30.0
     encoding: str = "mini"
+    products: str = "float32"
 
     def __post_init__(self) -> None:
         total = sum(phase.share for phase in self.phases)
         require(abs(total - 1) < 1e-9, f"{self.config.name}'s phases have shares of {total:g} in all, not 1")
+        require(self.products in ("float32", "bfloat16"),
+                f"{self.config.name}: products={self.products!r}; expected float32 or bfloat16")  # fmt: skip
+
+    @property
+    def arithmetic(self) -> torch.dtype:
+        """`products` as torch calls it."""
+        return torch.bfloat16 if self.products == "bfloat16" else torch.float32
 
     @property
     def name(self) -> str:
@@ -96,10 +108,11 @@ MINI_GPT2 = Config(
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(MINI_OSS, (Phase(0.88, 256, 8), Phase(0.12, 1024, 2, yarn=True, rounded=True)), peak=4e-3),
-        Recipe(MINI_GPT2, (Phase(1.0, 256, 8),), peak=3e-3),
+        Recipe(MINI_OSS, (Phase(0.88, 256, 8), Phase(0.12, 1024, 2, yarn=True, rounded=True)), peak=4e-3,
+               products="bfloat16"),
+        Recipe(MINI_GPT2, (Phase(1.0, 256, 8),), peak=3e-3, products="bfloat16"),
     )
-}
+}  # fmt: skip
 
 
 def recipe_of(recipe: str | Recipe) -> Recipe:

@@ -80,7 +80,7 @@ def seconds_a_step(model: Transformer, recipe: Recipe, texts: Mapping[str, Tenso
         times = []
         for _ in range(3):  # the first one warms up
             start = time.perf_counter()
-            gradients(phased, windows.to(model.token_embedding.device), recipe.balance)
+            gradients(phased, windows.to(model.token_embedding.device), recipe.balance, recipe.arithmetic)
             times.append(time.perf_counter() - start)
         found.append(min(times[1:]))
     model.zero_grad(set_to_none=True)
@@ -198,7 +198,7 @@ def loop(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(run.done, run.steps)
             windows, _ = batches.batch(run.done)
-            loss, spread = gradients(phased, windows.to(device), recipe.balance)
+            loss, spread = gradients(phased, windows.to(device), recipe.balance, recipe.arithmetic)
             if not loss.isfinite():
                 raise Diverged(f"the loss is {float(loss)} at step {run.done}; lower the recipe's peak rate")
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
