@@ -43,6 +43,7 @@ ROOMS = {
     "points": room(0),
     "files": room(0),
     "cost": room(0),
+    "machine": room(0, "torch"),
     "tap": room(0, "torch"),
     "model": room(1, "torch"),
     "weights": room(2, "torch safetensors"),
