@@ -15,6 +15,7 @@ import importlib.util
 import platform
 import sys
 import threading
+import time
 import warnings
 from functools import cache
 from typing import Any
@@ -96,6 +97,14 @@ class NumbaForm(TorchForm):
         return out
 
 
+COMPILING = {"seconds": 0.0, "since": 0.0, "depth": 0}
+
+
+def compile_seconds() -> float:
+    """How long this process has been compiling kernels so far."""
+    return COMPILING["seconds"]
+
+
 @cache
 def announce() -> None:
     """Say on standard error, once and only if it comes to it, that kernels are being compiled and kept."""
@@ -111,9 +120,14 @@ def announce() -> None:
                 folder = kernel.stats.cache_path
                 kept = f"kept in {folder}" if folder else "for this session, as no folder can be written"
                 print(f"gptoss_lab: compiling the fast kernels for this processor, {kept}", file=sys.stderr)
+            if not COMPILING["depth"]:
+                COMPILING["since"] = time.perf_counter()
+            COMPILING["depth"] += 1
 
         def on_end(self, what: Any) -> None:
-            pass
+            COMPILING["depth"] -= 1
+            if not COMPILING["depth"]:
+                COMPILING["seconds"] += time.perf_counter() - COMPILING["since"]
 
     event.register("numba:compile", Listener())
 
