@@ -1,4 +1,4 @@
-"""The command `gptoss-lab`: generate, chat, trace, explore, points, cost, download, verify, train.
+"""The command `gptoss-lab`: generate, chat, trace, explore, points, cost, doctor, download, verify, train.
 
 A user's mistake is answered in one line on standard error, with exit status 2; Ctrl-C keeps what was made,
 with 130.
@@ -16,6 +16,7 @@ from . import __version__
 from .commands import (
     run_chat,
     run_cost,
+    run_doctor,
     run_download,
     run_explore,
     run_generate,
@@ -88,14 +89,25 @@ def parser() -> argparse.ArgumentParser:
     add_model(points)
     points.set_defaults(run=run_points)
 
-    cost = commands.add_parser("cost", help="parameters, bytes and FLOP of a model, from its config alone")
+    cost = commands.add_parser(
+        "cost", help="parameters, bytes, FLOP, cache and trace of a model, from its config alone"
+    )
     cost.add_argument(
         "model", nargs="*", metavar="MODEL", help="names or folders (default: every known model)"
     )
     cost.add_argument(
-        "--context", type=int, default=8192, metavar="N", help="tokens of context for cache and work"
+        "--context", type=int, default=8192, metavar="N", help="tokens of context (8192, or the model's own)"
     )
+    cost.add_argument("--json", action="store_true", help="print a JSON list, sizes in bytes")
     cost.set_defaults(run=run_cost)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="what this machine is, which models run on it and how fast: plain text, to be sent",
+        description="A few seconds of measuring; no network. On the first run kernels are compiled and kept.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(run=run_doctor)
 
     download = commands.add_parser(
         "download", help="fetch a published model, or go on with what was interrupted"

@@ -159,14 +159,26 @@ def run_points(args: argparse.Namespace) -> int:
 
 
 def run_cost(args: argparse.Namespace) -> int:
-    """Print the figures of each model."""
+    """Print the figures of each model; with --json a list of them."""
     from .config import NAMED
-    from .cost import table
+    from .cost import figures, table
 
     if args.context < 1:
         raise ValueError(f"--context {args.context}; expected at least 1")
-    names = args.model or list(NAMED)
-    print("\n\n".join(table(config_named(name), args.context) for name in names))
+    configs = [config_named(name) for name in args.model or NAMED]
+    if args.json:
+        print(json.dumps([figures(config, args.context) for config in configs]))
+    else:
+        print("\n\n".join(table(config, args.context) for config in configs))
+    return 0
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """Say what this machine is and what runs on it."""
+    from .doctor import examine, words
+
+    found = examine()
+    print(json.dumps(found) if args.json else words(found))
     return 0
 
 

@@ -37,6 +37,11 @@ class TorchForm:
     few_packed = few_dense = 0  # up to how many vectors `multiply` and `dense` are worth their while
     together = 1  # vectors in a job, at most
 
+    @property
+    def folder(self) -> str | None:
+        """Where compiled code is kept; None where there is none, or no folder can be written."""
+        return None
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by name: kernels are compiled where they are to run."""
         return form, (self.name,)
@@ -71,6 +76,12 @@ class NumbaForm(TorchForm):
 
             self._multiply, self.few_packed = avx2.multiply, 64
         announce()
+
+    @property
+    def folder(self) -> str | None:
+        """Where compiled code is kept."""
+        path = self.kernels.dense.stats.cache_path
+        return None if path is None else str(path)
 
     def run(self, kernel: Any, *arrays: Any) -> None:
         """Call a kernel, on as many threads as torch has."""
