@@ -25,7 +25,7 @@ from .weights.plans import FAST
 
 WIDTH, HEIGHT = 2880, 5760  # a matrix of an expert of gpt-oss: gate and up
 EXPERTS, CHOSEN = 32, 4
-MANY, MANY_PACKED = 512, 64  # rows of a chunk of a prompt: all of them, and those that fall on an expert
+MANY, MANY_PACKED = 128, 16  # tokens of a prompt, and those of them that fall on an expert
 SECONDS = 0.15  # for each measurement
 
 

@@ -78,7 +78,7 @@ def of_speed(speed: dict[str, Any]) -> list[str]:
     """What was measured, as a small table."""
     lines = [f"memory is read at        {human(speed['read'])}/s"]
     lines.append(f"float32 products run at  {human(speed['product'], 'FLOP')}/s")
-    lines.append(f"{'weights in':<25}{'one vector (decoding)':<25}many (a prompt)")
+    lines.append(f"{'weights in':<25}{'one vector (decoding)':<25}many (a prompt of 128)")
     for name, way in speed["ways"].items():
         lines.append(f"{name:<25}{human(way['vector']) + '/s':<25}{human(way['many'], 'FLOP')}/s")
     return lines
