@@ -1,4 +1,4 @@
-"""The command `gptoss-lab`: generate, trace, explore, points, cost, download, verify, train.
+"""The command `gptoss-lab`: generate, chat, trace, explore, points, cost, doctor, download, verify, train.
 
 A user's mistake is answered in one line on standard error, with exit status 2; Ctrl-C keeps what was made,
 with 130.
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from . import __version__
 from .commands import (
+    run_chat,
     run_cost,
+    run_doctor,
     run_download,
     run_explore,
     run_generate,
@@ -37,24 +39,32 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--prompt", required=True, help="the text to continue ('-' reads standard input)")
     add_model(generate)
     generate.add_argument("--max-tokens", type=int, default=64, metavar="N")
-    generate.add_argument(
-        "--temperature", type=float, default=0.0, metavar="T", help="0 (the default): the likeliest token"
-    )
-    generate.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest")
-    generate.add_argument(
-        "--top-p", type=float, metavar="P", help="sample from the fewest that reach probability P"
-    )
-    generate.add_argument("--seed", type=int, default=0, metavar="S")
+    add_sampling(generate, temperature=0.0)
     generate.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)"
     )
     generate.add_argument(
-        "--json", action="store_true", help="print one JSON object with ids and log-probabilities"
-    )
-    generate.add_argument(
-        "--memory-limit", type=float, metavar="BYTES", help="refuse what would take more, as 16e9"
+        "--json",
+        action="store_true",
+        help="print one JSON object with ids, log-probabilities and statistics",
     )
     generate.set_defaults(run=run_generate)
+
+    chat = commands.add_parser("chat", help="converse with gpt-oss in the terminal")
+    add_model(chat, "gpt-oss-20b")
+    chat.add_argument(
+        "--effort", choices=("low", "medium", "high"), default="medium", help="how long to think (medium)"
+    )
+    chat.add_argument("--instructions", metavar="TEXT", help="what holds for all answers")
+    chat.add_argument(
+        "--show-analysis", action="store_true", help="show what it thinks, dimmed, before its answer"
+    )
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="of an answer, thoughts included")
+    chat.add_argument(
+        "--context", type=int, metavar="N", help="tokens of the whole conversation (8192)"
+    )
+    add_sampling(chat, temperature=1.0)
+    chat.set_defaults(run=run_chat)
 
     trace = commands.add_parser("trace", help="run a text once and save chosen points")
     trace.add_argument("prompt", help="the text to run ('-' reads standard input)")
@@ -79,14 +89,25 @@ def parser() -> argparse.ArgumentParser:
     add_model(points)
     points.set_defaults(run=run_points)
 
-    cost = commands.add_parser("cost", help="parameters, bytes and FLOP of a model, from its config alone")
+    cost = commands.add_parser(
+        "cost", help="parameters, bytes, FLOP, cache and trace of a model, from its config alone"
+    )
     cost.add_argument(
         "model", nargs="*", metavar="MODEL", help="names or folders (default: every known model)"
     )
     cost.add_argument(
-        "--context", type=int, default=8192, metavar="N", help="tokens of context for cache and work"
+        "--context", type=int, default=8192, metavar="N", help="tokens of context (8192, or the model's own)"
     )
+    cost.add_argument("--json", action="store_true", help="print a JSON list, sizes in bytes")
     cost.set_defaults(run=run_cost)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="what this machine is, which models run on it and how fast: plain text, to be sent",
+        description="A few seconds of measuring; no network. On the first run kernels are compiled and kept.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(run=run_doctor)
 
     download = commands.add_parser(
         "download", help="fetch a published model, or go on with what was interrupted"
@@ -131,10 +152,26 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
+def add_model(command: argparse.ArgumentParser, default: str = "mini-oss") -> None:
     """The option that says which model."""
     command.add_argument(
-        "--model", default="mini-oss", metavar="NAME|FOLDER", help="a known name or a folder (mini-oss)"
+        "--model", default=default, metavar="NAME|FOLDER", help=f"a known name or a folder ({default})"
+    )
+
+
+def add_sampling(command: argparse.ArgumentParser, temperature: float) -> None:
+    """The options that say how tokens are chosen, and within what memory."""
+    command.add_argument(
+        "--temperature", type=float, default=temperature, metavar="T",
+        help=f"0: always the likeliest token ({temperature:g})",
+    )  # fmt: skip
+    command.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest")
+    command.add_argument(
+        "--top-p", type=float, metavar="P", help="sample from the fewest that reach probability P"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="S")
+    command.add_argument(
+        "--memory-limit", type=float, metavar="BYTES", help="refuse what would take more, as 16e9"
     )
 
 

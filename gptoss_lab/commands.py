@@ -39,33 +39,55 @@ def read_prompt(given: str) -> str:
 
 
 def run_generate(args: argparse.Namespace) -> int:
-    """Print the continuation as it comes."""
+    """Print the continuation as it comes, then on standard error how fast it came."""
     prompt = read_prompt(args.prompt)
     from .generation import generate
+    from .pace import Pace
+    from .terminal import Line, printable
     from .weights import load
 
+    model = load(args.model, memory_limit=args.memory_limit)
     run = generate(
-        load(args.model, memory_limit=args.memory_limit), prompt, max_tokens=args.max_tokens,
-        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, seed=args.seed, stop=args.stop,
-        memory_limit=args.memory_limit,
+        model, prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
+        top_p=args.top_p, seed=args.seed, stop=args.stop, memory_limit=args.memory_limit,
     )  # fmt: skip
-    status = 0
+    status, line = 0, Line()
+    pace, steer = Pace(model, run, tell=line.prompt), not sys.stdout.isatty()
     try:
-        for token in run:
+        for token in pace:
+            line.clear()
             if not args.json:
-                print(token.text, end="", flush=True)
+                print(token.text if steer else printable(token.text), end="", flush=True)
     except KeyboardInterrupt:
         status = 130
+    line.clear()
     if args.json:
         tokens = [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in run.tokens]
         about = {"model": args.model, "prompt": prompt, "seed": args.seed, "temperature": args.temperature}
         finish = run.finish if status == 0 else "interrupted"
-        said = {**about, "text": run.so_far, "finish": finish, "tokens": tokens}
+        said = {**about, "text": run.so_far, "finish": finish, "tokens": tokens, "statistics": pace.figures()}
         plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
         print(json.dumps(said, ensure_ascii=plain))
     else:
-        print()
+        print(flush=True)
+        print(f"{'stopped; ' if status else ''}{pace.report()}", file=sys.stderr)
     return status
+
+
+def run_chat(args: argparse.Namespace) -> int:
+    """Converse until /quit or the end of the input."""
+    from datetime import date
+
+    from .chat import converse
+    from .conversation import Conversation
+    from .weights import load
+
+    talk = Conversation(
+        load(args.model, memory_limit=args.memory_limit), args.effort, args.instructions,
+        date.today().isoformat(), args.context, args.seed, args.memory_limit,
+    )  # fmt: skip
+    sampling = {name: getattr(args, name) for name in ("max_tokens", "temperature", "top_k", "top_p")}
+    return converse(talk, sampling, args.show_analysis)
 
 
 def run_trace(args: argparse.Namespace) -> int:
@@ -137,14 +159,26 @@ def run_points(args: argparse.Namespace) -> int:
 
 
 def run_cost(args: argparse.Namespace) -> int:
-    """Print the figures of each model."""
+    """Print the figures of each model; with --json a list of them."""
     from .config import NAMED
-    from .cost import table
+    from .cost import figures, table
 
     if args.context < 1:
         raise ValueError(f"--context {args.context}; expected at least 1")
-    names = args.model or list(NAMED)
-    print("\n\n".join(table(config_named(name), args.context) for name in names))
+    configs = [config_named(name) for name in args.model or NAMED]
+    if args.json:
+        print(json.dumps([figures(config, args.context) for config in configs]))
+    else:
+        print("\n\n".join(table(config, args.context) for config in configs))
+    return 0
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """Say what this machine is and what runs on it."""
+    from .doctor import examine, words
+
+    found = examine()
+    print(json.dumps(found) if args.json else words(found))
     return 0
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
+from . import points
 from .config import Config
 
 MXFP4_BYTES = Fraction(17, 32)  # 16 bytes of nibbles and one scale for 32 weights
@@ -173,22 +175,64 @@ def human(size: float, unit: str = "B") -> str:
     raise AssertionError
 
 
+SHARES = {  # of a trace: what is often kept, by name
+    "attention patterns": ("attention.pattern",),
+    "residuals": ("embedding", "residual_mid", "residual"),
+    "routers": ("experts.logits", "experts.choice", "experts.weight"),
+    "logits": ("logits",),
+}
+
+
+def trace_shares(config: Config, tokens: int) -> dict[str, int]:
+    """Bytes of a trace of every point over `tokens` tokens of one text, and of what is often kept of it."""
+    sizes = points.trace_bytes(points.names(config), config, 1, tokens, tokens)
+    shares = {"everything": sum(sizes.values())}
+    for share, names in SHARES.items():
+        size = sum(size for point, size in sizes.items() if point.split(".", 2)[-1] in names)
+        shares |= {share: size} if size else {}
+    return shares
+
+
+def figures(config: Config, context: int = 8192) -> dict[str, Any]:
+    """The figures of one model as JSON has them, sizes in bytes; for the model's own context where that is
+    less.
+    """
+    context = min(context, config.context)
+    told = {
+        "model": config.name,
+        "context": context,
+        "parameters": parameters(config),
+        "active_parameters": active_parameters(config),
+        "checkpoint_bytes": checkpoint_bytes(config),
+        "checkpoint_bytes_by_part": bytes_by_part(config),
+        "bytes_per_token": sum(bytes_per_token(config).values()),
+        "bytes_per_token_by_part": bytes_per_token(config),
+        "flop_per_token": flop_per_token(config, context),
+        "cache_bytes": {"bfloat16": cache_bytes(config, context), "float32": cache_bytes(config, context, 4)},
+        "cache_bytes_without_windows": cache_bytes(config.with_changes(window=None), context),
+        "trace_bytes": trace_shares(config, context),
+    }
+    return told
+
+
 def table(config: Config, context: int = 8192) -> str:
     """The figures of one model as lines of text, for the command line."""
-    token = bytes_per_token(config)
+    told = figures(config, context)
+    at, cache = f"at {told['context']:,} tokens", told["cache_bytes"]
+    token = told["bytes_per_token_by_part"]
     parts = ", ".join(f"{part} {human(size)}" for part, size in token.items() if size)
+    everything, *shares = told["trace_bytes"].items()
     rows = [
-        ("parameters", f"{parameters(config):,}"),
-        ("active per token", f"{active_parameters(config):,}"),
-        ("checkpoint", f"{checkpoint_bytes(config):,} bytes ({human(checkpoint_bytes(config))})"),
-        ("read per token", f"{human(sum(token.values()))} ({parts})"),
-        (
-            "work per token",
-            f"{human(flop_per_token(config, context), 'FLOP')} at {context:,} tokens of context",
-        ),
-        ("cache, bf16", f"{human(cache_bytes(config, context))} at {context:,} tokens"),
+        ("parameters", f"{told['parameters']:,}"),
+        ("active per token", f"{told['active_parameters']:,}"),
+        ("checkpoint", f"{told['checkpoint_bytes']:,} bytes ({human(told['checkpoint_bytes'])})"),
+        ("read per token", f"{human(told['bytes_per_token'])} ({parts})"),
+        ("work per token", f"{human(told['flop_per_token'], 'FLOP')} {at} of context"),
+        ("cache, bf16", f"{human(cache['bfloat16'])} {at}; in float32 {human(cache['float32'])}"),
     ]
     if config.window:
-        dense = cache_bytes(config.with_changes(window=None), context)
-        rows.append(("", f"{human(dense)} if no layer had its window of {config.window}"))
+        dense = told["cache_bytes_without_windows"]
+        rows.append(("", f"{human(dense)} in bf16 if no layer had its window of {config.window}"))
+    rows.append(("trace, all points", f"{human(everything[1])} {at}"))
+    rows.append(("", ", ".join(f"{share} {human(size)}" for share, size in shares)))
     return "\n".join(f"{name:<18}{value}" for name, value in [("model", config.name), *rows])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ from toy_checkpoints import CONFIGS
 
 import gptoss_lab as lab
 from gptoss_lab import cli, generation, points
+from gptoss_lab.model import Cache
+from gptoss_lab.model.transformer import Block
 from gptoss_lab.weights.saving import as_json, write_config
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
@@ -26,9 +30,13 @@ def answer(capsys, *arguments):
     return status, out, err
 
 
-def test_generate_prints_the_continuation_and_nothing_else(capsys):
+SPEED = r"prompt: \d+ tokens in [\d.]+ s \([\d.]+ tokens/s\)"
+DECODING = r"; decoding: {} tokens in [\d.]+ s \([\d.]+ tokens/s\); peak memory [\d.]+ [MG]B\n"
+
+
+def test_generate_prints_the_continuation_and_beside_it_how_fast_it_was(capsys):
     status, out, err = answer(capsys, "generate", "--prompt", "Once upon a time", "--max-tokens", "8")
-    assert (status, err) == (0, "")
+    assert status == 0 and re.fullmatch(SPEED + DECODING.format(7), err), err
     assert out == lab.generate(lab.load("mini-oss"), "Once upon a time", max_tokens=8).text + "\n"
 
 
@@ -40,6 +48,10 @@ def test_generate_as_json_holds_ids_and_logprobs_that_join_to_the_text(capsys):
     assert "".join(token["text"] for token in said["tokens"]) == said["text"]
     assert (said["prompt"], said["finish"], len(said["tokens"])) == ("¡Hola!", "length", 6)
     assert all(token["logprob"] <= 0 for token in said["tokens"])
+    told = said["statistics"]
+    assert told["prompt_tokens"] == len(lab.load("mini-oss").tokenizer.encode("¡Hola!"))
+    assert told["decode_tokens"] == 5 and told["decode_tokens_per_second"] > 0
+    assert told["peak_memory_bytes"] > 1e7
 
 
 def test_generate_stops_before_a_text(capsys):
@@ -61,9 +73,60 @@ def test_ctrl_c_keeps_what_was_said(capsys, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(generation, "pick", interrupted)
-    status, out, _ = answer(capsys, "generate", "--prompt", "Once upon", "--max-tokens", "9")
+    status, out, err = answer(capsys, "generate", "--prompt", "Once upon", "--max-tokens", "9")
     assert status == 130
+    assert re.fullmatch("stopped; " + SPEED + DECODING.format(2), err), err
     assert out.rstrip("\n") == lab.load("mini-oss").tokenizer.decode(made[:3])
+
+
+def test_ctrl_c_in_the_prompt_tells_how_far_it_came(capsys, monkeypatch):
+    passes, forward = [], Block.forward
+
+    def interrupted(self, *arguments):
+        passes.append(self)
+        if len(passes) == 9:  # the third layer of the second chunk
+            raise KeyboardInterrupt
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Block, "forward", interrupted)
+    monkeypatch.setattr(generation, "CHUNK", 4)
+    status, out, err = answer(capsys, "generate", "--prompt", "Once upon a time there was a house", "--json")
+    assert status == 130 and err == ""
+    said = json.loads(out)
+    assert (said["text"], said["finish"], said["tokens"]) == ("", "interrupted", [])
+    assert said["statistics"]["prompt_tokens"] == 4 + 2 * 4 // 6
+    passes.clear()
+    status, out, err = answer(capsys, "generate", "--prompt", "Once upon a time there was a house")
+    assert (status, out) == (130, "\n") and re.match(r"stopped; prompt: 5 of \d+ tokens in ", err), err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_from_a_keyboard_keeps_the_text_and_leaves_no_traceback():
+    command = [sys.executable, "-m", "gptoss_lab", "generate", "--prompt", "Once", "--max-tokens", "1000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    start = process.stdout.read(8)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    whole = (start + out).decode()
+    assert whole.endswith("\n") and len(whole) > 8
+    said = lab.generate(lab.load("mini-oss"), "Once", max_tokens=1000)
+    for _ in said:
+        if len(said.so_far) >= len(whole) - 1:
+            break
+    assert said.so_far.startswith(whole[:-1])
+    assert re.match(r"stopped; prompt: ", err.decode()) and b"Traceback" not in err
+
+
+def test_what_a_model_says_does_not_steer_a_terminal(capsys, monkeypatch):
+    ids = iter(lab.load("mini-oss").tokenizer.encode("a\x1b[2Jb") * 2)
+    monkeypatch.setattr(generation, "pick", lambda *arguments: next(ids))
+    count = str(len(lab.load("mini-oss").tokenizer.encode("a\x1b[2Jb")))
+    piped = answer(capsys, "generate", "--prompt", "Once", "--max-tokens", count)[1]
+    assert piped == "a\x1b[2Jb\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert answer(capsys, "generate", "--prompt", "Once", "--max-tokens", count)[1] == "a\\x1b[2Jb\n"
 
 
 def test_trace_saves_what_was_asked_and_lists_it(capsys, tmp_path):
@@ -95,6 +158,29 @@ def test_cost_tells_the_published_sizes(capsys):
     out = answer(capsys, "cost", "gpt-oss-20b", "--context", "8192")[1]
     assert "20,914,757,184" in out and "3,608,307,264" in out and "13,761,264,768" in out
     assert "116,829,156,672" in answer(capsys, "cost")[1]
+
+
+def test_cost_says_how_large_caches_and_traces_get(capsys):
+    status, out, _ = answer(capsys, "cost", "mini-oss", "gpt2", "--context", "9000", "--json")
+    ours, gpt2 = json.loads(out)
+    assert (status, ours["model"], ours["context"], gpt2["context"]) == (0, "mini-oss", 1024, 1024)
+    model = lab.load("mini-oss")
+    config = model.config
+    assert ours["parameters"] == sum(p.numel() for p in model.parameters())
+    cache = Cache(config, 40)
+    held = sum(layer.k.nbytes + layer.v.nbytes for layer in cache.layers)
+    few = json.loads(answer(capsys, "cost", "mini-oss", "--context", "40", "--json")[1])[0]
+    assert few["cache_bytes"]["float32"] == 2 * few["cache_bytes"]["bfloat16"] == held
+    trace = lab.watch(model, [1] * 40)
+    size = {name: trace[name].nbytes for name in trace}
+    assert few["trace_bytes"]["everything"] == sum(size.values())
+    patterns = sum(n for name, n in size.items() if name.endswith("attention.pattern"))
+    assert few["trace_bytes"]["attention patterns"] == patterns
+    residuals = sum(n for name, n in size.items() if "residual" in name) + size["embedding"]
+    assert few["trace_bytes"]["residuals"] == residuals
+    routers = [n for name, n in size.items() if name.endswith((".choice", ".weight", "experts.logits"))]
+    assert few["trace_bytes"]["routers"] == sum(routers) and few["trace_bytes"]["logits"] == size["logits"]
+    assert "routers" not in gpt2["trace_bytes"]
 
 
 @pytest.mark.parametrize("layout", ["config.json", "original/config.json"])

@@ -10,7 +10,7 @@ Against float64 each is within a relative error of 1e-4 (`tests/test_kernels.py`
 it is imported when a kernel is first wanted, and compiles it then.
 """
 
-from .forms import FORMS, available, form
+from .forms import FORMS, available, compile_seconds, form
 from .holders import FastLinear, FastStack, quicken
 
-__all__ = ["FORMS", "FastLinear", "FastStack", "available", "form", "quicken"]
+__all__ = ["FORMS", "FastLinear", "FastStack", "available", "compile_seconds", "form", "quicken"]

@@ -15,6 +15,7 @@ import importlib.util
 import platform
 import sys
 import threading
+import time
 import warnings
 from functools import cache
 from typing import Any
@@ -35,6 +36,11 @@ class TorchForm:
     name = "torch"
     few_packed = few_dense = 0  # up to how many vectors `multiply` and `dense` are worth their while
     together = 1  # vectors in a job, at most
+
+    @property
+    def folder(self) -> str | None:
+        """Where compiled code is kept; None where there is none, or no folder can be written."""
+        return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by name: kernels are compiled where they are to run."""
@@ -71,6 +77,12 @@ class NumbaForm(TorchForm):
             self._multiply, self.few_packed = avx2.multiply, 64
         announce()
 
+    @property
+    def folder(self) -> str | None:
+        """Where compiled code is kept."""
+        path = self.kernels.dense.stats.cache_path
+        return None if path is None else str(path)
+
     def run(self, kernel: Any, *arrays: Any) -> None:
         """Call a kernel, on as many threads as torch has."""
         with LOCK:
@@ -96,6 +108,14 @@ class NumbaForm(TorchForm):
         return out
 
 
+COMPILING = {"seconds": 0.0, "since": 0.0, "depth": 0}
+
+
+def compile_seconds() -> float:
+    """How long this process has been compiling kernels so far."""
+    return COMPILING["seconds"]
+
+
 @cache
 def announce() -> None:
     """Say on standard error, once and only if it comes to it, that kernels are being compiled and kept."""
@@ -111,9 +131,14 @@ def announce() -> None:
                 folder = kernel.stats.cache_path
                 kept = f"kept in {folder}" if folder else "for this session, as no folder can be written"
                 print(f"gptoss_lab: compiling the fast kernels for this processor, {kept}", file=sys.stderr)
+            if not COMPILING["depth"]:
+                COMPILING["since"] = time.perf_counter()
+            COMPILING["depth"] += 1
 
         def on_end(self, what: Any) -> None:
-            pass
+            COMPILING["depth"] -= 1
+            if not COMPILING["depth"]:
+                COMPILING["seconds"] += time.perf_counter() - COMPILING["since"]
 
     event.register("numba:compile", Listener())
 
