@@ -15,7 +15,11 @@ from .config import Config
 MXFP4_BYTES = Fraction(17, 32)  # 16 bytes of nibbles and one scale for 32 weights
 
 PROGRAM_BYTES = 450_000_000  # Python with torch and numba: 0.42 GB where it was measured (Linux, torch 2.13)
-GATHERED = 4  # tokens up to which the matrices of all their experts are unpacked together (Experts.few)
+DRIVER_BYTES = 800_000_000  # set aside on a device for its driver, libraries and torch's spare: a guess
+PASS = 512  # prompt tokens that go through the model at once
+PASS_BYTES = 1_000_000_000  # of a device's memory that such a pass may work in; more is taken in smaller passes
+GATHERED = 4  # tokens up to which the matrices of all their experts are gathered (Experts.few)
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,14 @@ def flop_per_token(config: Config, context: int) -> int:
     return 2 * active_parameters(config) + 4 * config.n_heads * config.d_head * seen
 
 
-def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False) -> int:
+def work_bytes(
+    config: Config, tokens: int, keys: int, widened: bool = False, products: str = "float32"
+) -> int:
     """Bytes that a pass over `tokens` tokens, which see `keys`, takes at its peak, beside weights and cache.
 
-    widened: matrices that are not stored in float32 are brought to it to multiply, as exact kernels do. From
-    the shapes of the explicit forms, all float32, logits of the last position alone; an upper bound.
+    widened: matrices that are not stored in the precision of products are brought to it, as exact kernels do;
+    packed experts alone are where products are not float32. From the shapes of the explicit forms, all
+    float32, logits of the last position alone; an upper bound.
     """
     T, S, D, C, F = tokens, keys, config.d_model, config.d_head, config.d_ff
     heads, kv = config.n_heads * C, config.n_kv_heads * C
@@ -119,12 +126,25 @@ def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False) ->
     rows = T * (config.experts_per_token or 1)
     feed_forward = rows * (3 * D + 5 * into)  # gate and up: together, apart, clamped, through the sigmoid
     values = 5 * T * D + max(attention, feed_forward) + 5 * config.vocab_size
-    matrices = [config.vocab_size * D, D * heads]
+    matrices = [4 * config.vocab_size * D, 4 * D * heads] if products == "float32" else [0]
     if config.n_experts:
-        together = rows if T <= GATHERED else 1
-        matrices.append(2 * together * into * D)  # values, and the indices by which they are looked up
-    tile = 1000 * max(D, F, heads)  # fast kernels unpack some rows at a time
-    return 4 * (values + (max(matrices) if widened else min(tile, max(matrices))))
+        one_by_one = widened and config.stored_experts == "mxfp4" and T > 1
+        together = rows if T <= GATHERED and not one_by_one else 1
+        looked_up = ITEM_BYTES[products] + 4  # bytes of a value, and of the bytes and indices by which it is looked up
+        matrices.append(looked_up * together * into * D)
+    tile = 4000 * max(D, F, heads)  # fast kernels unpack some rows at a time
+    return 4 * values + (max(matrices) if widened else min(tile, max(matrices)))
+
+
+def pass_tokens(config: Config, context: int, products: str = "float32") -> int:
+    """How many tokens of a prompt go through a device at once: PASS, or fewer where the scores of `context`
+    tokens would take more than PASS_BYTES.
+    """
+    tokens = PASS
+    widened = widens(config, fast=False)
+    while tokens > 1 and work_bytes(config, tokens, context, widened, products) > PASS_BYTES:
+        tokens //= 2
+    return tokens
 
 
 def widens(config: Config, fast: bool) -> bool:
@@ -136,16 +156,19 @@ def widens(config: Config, fast: bool) -> bool:
 
 
 def memory_parts(
-    config: Config, held: Mapping[str, int], context: int, tokens: int, widened: bool
-) -> dict[str, int]:
-    """What running a model takes, in bytes: its weights as `held`, the cache of `context` tokens, the work of
-    a pass over `tokens` of them, and the program. See `work_bytes`.
+    config: Config, held: Mapping[str, int], context: int, tokens: int, widened: bool, kind: str = "cpu",
+    products: str = "float32",
+) -> dict[str, int]:  # fmt: skip
+    """What running a model takes of a kind of device, in bytes: its weights as `held`, the cache of `context`
+    tokens, the work of a pass over `tokens` of them, and the program, or the driver. See `work_bytes`.
     """
+    program = {"the program": PROGRAM_BYTES} if kind == "cpu" else {"the driver, a guess": DRIVER_BYTES}
+    cached = cache_bytes(config, context, 2 if products == "bfloat16" else 4)  # as they come from products
     return {
         **held,
-        f"cache of {context} token{'s' * (context > 1)}": cache_bytes(config, context, item_bytes=4),
-        f"work on {tokens}": work_bytes(config, tokens, context, widened),
-        "the program": PROGRAM_BYTES,
+        f"cache of {context:,} token{'s' * (context > 1)}": cached,
+        f"work on {tokens}": work_bytes(config, tokens, context, widened, products),
+        **program,
     }
 
 

@@ -31,8 +31,9 @@ from ..training.corpus import DOMAINS, heldout_text, heldout_windows, token_ids
 from ..training.measure import losses
 from ..weights import load
 from ..weights.checkpoint import Checkpoint, open_checkpoint
+from ..weights.devices import usable
 from ..weights.hub import PUBLISHED
-from ..weights.loading import SMALL, usable
+from ..weights.loading import SMALL
 from ..weights.mxfp4 import LARGEST_SCALE
 from ..weights.places import ASSETS, SHIPPED, find
 from ..weights.plans import arithmetic

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..cost import human, memory_parts, require_limit, require_memory, widens
+from ..cost import PASS, human, memory_parts, pass_tokens, require_limit, require_memory, widens
 from ..model import Transformer
 from ..model.linear import Linear, Stack
 from .checkpoint import FLOATS, Checkpoint
@@ -33,6 +33,7 @@ PLANS: dict[torch.dtype | str, Plan] = {
     "stored": Plan(None, packed=True, compute=torch.float32),
     torch.float32: Plan(torch.float32, packed=False, compute=torch.float32),
     torch.bfloat16: Plan(torch.bfloat16, packed=True, compute=torch.bfloat16),
+    torch.float16: Plan(None, packed=True, compute=torch.float16),
 }
 
 
@@ -49,8 +50,8 @@ def wants_fast(
     return can and (kernels == "fast" or kernels is None and name in FAST)
 
 
-def held_bytes(opened: Checkpoint, plan: Plan) -> tuple[int, int]:
-    """Bytes that the experts take, and that all other weights take."""
+def held_bytes(opened: Checkpoint, plan: Plan, table: bool = True) -> tuple[int, int]:
+    """Bytes that the experts take, and that all other weights take, with the embedding `table` or without."""
     experts = rest = 0
     for row in opened.rows:
         for name in row.ours:
@@ -59,26 +60,38 @@ def held_bytes(opened: Checkpoint, plan: Plan) -> tuple[int, int]:
                 size = like.numel() * plan.held(opened.shards[row.theirs[0]].dtype).itemsize
             else:  # a byte of blocks unpacks to two float32
                 size = like.numel() if plan.packed else 8 * like.numel() * name.endswith("blocks")
+            size = 0 if name == "token_embedding" and not table else size
             experts, rest = (experts + size, rest) if ".experts." in name else (experts, rest + size)
     return experts, rest
 
 
-def needed(opened: Checkpoint, plan: Plan, fast: bool) -> dict[str, int]:
-    """What one token takes, in bytes, part by part."""
-    experts, rest = held_bytes(opened, plan)
+def needed(
+    opened: Checkpoint, plan: Plan, fast: bool, kind: str = "cpu", table: bool = True
+) -> dict[str, int]:
+    """What one token takes on a kind of device, in bytes, part by part; `table`: the embedding lies there."""
+    experts, rest = held_bytes(opened, plan, table)
     widened = plan.packed and widens(opened.config, fast)
     held = {"experts": experts, "other weights": rest}
-    return memory_parts(opened.config, held, context=1, tokens=1, widened=widened)
+    return memory_parts(opened.config, held, 1, 1, widened, kind, named(plan.compute))
 
 
-def check_fits(limit: int | float | None, opened: Checkpoint, plan: Plan, fast: bool) -> None:
-    """ValueError, with the arithmetic, where the model does not fit into `limit` bytes."""
+def check_fits(
+    limit: int | float | None, opened: Checkpoint, plan: Plan, fast: bool, device: torch.device,
+    table_on: torch.device,
+) -> None:  # fmt: skip
+    """ValueError, with the arithmetic, where the model does not fit into `limit` bytes of its device."""
     if limit is None:
         return
-    least = sum(needed(opened, PLANS["stored"], fast=True).values())
-    way_on = f"The least, with dtype='stored' and kernels='fast', is {human(least)}"
-    way_on += "." if least <= require_limit(limit) else ": choose a smaller model."
-    require_memory(opened.config.name, needed(opened, plan, fast), require_limit(limit), way_on)
+    if device.type == "cpu":
+        how, least = "dtype='stored' and kernels='fast'", needed(opened, PLANS["stored"], fast=True)
+    else:
+        apart = not opened.config.tied
+        how = "dtype=torch.bfloat16 or float16" + " and embedding_device='cpu'" * apart
+        least = needed(opened, PLANS[torch.bfloat16], False, device.type, table=not apart)
+    way_on = f"The least, with {how}, is {human(sum(least.values()))}"
+    way_on += "." if sum(least.values()) <= require_limit(limit) else ": choose a smaller model."
+    parts = needed(opened, plan, fast, device.type, table=table_on == device)
+    require_memory(opened.config.name, parts, require_limit(limit), way_on)
 
 
 def holders(part: nn.Module) -> list[Linear | Stack | PackedStack]:
@@ -91,15 +104,35 @@ def arithmetic(part: nn.Module) -> str:
     return " and ".join(sorted({getattr(holder, "arithmetic", "exact") for holder in holders(part)}))
 
 
+def named(dtype: torch.dtype) -> str:
+    """A dtype's name without its package's."""
+    return str(dtype).removeprefix("torch.")
+
+
+def prompt_pass(model: Transformer, context: int) -> int:
+    """How many tokens of a prompt go through the model at once."""
+    if model.device.type == "cpu":
+        return PASS
+    return pass_tokens(model.config, context, named(model.unembed.compute))
+
+
+def cache_dtype(model: Transformer) -> torch.dtype:
+    """What keys and values come in, and are cached in: bfloat16 where products are, else float32."""
+    return torch.bfloat16 if model.unembed.compute == torch.bfloat16 else torch.float32
+
+
 def check_run(limit: int | float, model: Transformer, context: int, tokens: int) -> None:
     """ValueError, with the arithmetic, where a run does not fit into `limit` bytes.
 
     context: the most tokens that its cache will hold; tokens: the most that go through the model at once.
+    limit: bytes of the device on which it computes.
     """
-    held = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}  # tied ones once
+    there = [tensor for tensor in model.state_dict().values() if tensor.device == model.device]
+    held = {tensor.data_ptr(): tensor.nbytes for tensor in there}  # tied ones once
     widened = False
     for holder in holders(model):
         stored = holder.blocks if isinstance(holder, PackedStack) else holder.weight
         widened |= stored.dtype != holder.compute and arithmetic(holder) == "exact"
-    parts = memory_parts(model.config, {"weights": sum(held.values())}, context, tokens, widened)
+    weights, kind = {"weights": sum(held.values())}, model.device.type
+    parts = memory_parts(model.config, weights, context, tokens, widened, kind, named(model.unembed.compute))
     require_memory(model.config.name, parts, require_limit(limit), "Shorten the prompt or max_tokens.")
