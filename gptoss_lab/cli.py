@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="continue a text, token by token")
     generate.add_argument("--prompt", required=True, help="the text to continue ('-' reads standard input)")
     add_model(generate)
+    add_device(generate)
     generate.add_argument("--max-tokens", type=int, default=64, metavar="N")
     generate.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 (the default): the likeliest token"
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     trace = commands.add_parser("trace", help="run a text once and save chosen points")
     trace.add_argument("prompt", help="the text to run ('-' reads standard input)")
     add_model(trace)
+    add_device(trace)
     trace.add_argument(
         "--keep", action="append", metavar="GLOB", help="points to keep (repeatable; default: all)"
     )
@@ -70,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "prompt", nargs="?", help="the text to run ('-' reads standard input; default: the guided tour's)"
     )
     add_model(explore)
+    add_device(explore)
     explore.add_argument("--out", type=Path, default=Path("explorer.html"), metavar="FILE")
     add_change(explore)
     explore.set_defaults(run=run_explore)
@@ -86,6 +89,14 @@ def parser() -> argparse.ArgumentParser:
     cost.add_argument(
         "--context", type=int, default=8192, metavar="N", help="tokens of context for cache and work"
     )
+    cost.add_argument("--device", choices=["cpu", "cuda", "mps"], help="the most it takes of such a device")
+    cost.add_argument(
+        "--embedding-device", choices=["cpu"], help="with --device: leave the embedding in main memory"
+    )
+    cost.add_argument(
+        "--dtype", choices=["stored", "bfloat16", "float16"],
+        help="with --device: weights and products (as `load` chooses)",
+    )  # fmt: skip
     cost.set_defaults(run=run_cost)
 
     download = commands.add_parser(
@@ -136,6 +147,14 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", default="mini-oss", metavar="NAME|FOLDER", help="a known name or a folder (mini-oss)"
     )
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """The options that say where the model computes."""
+    command.add_argument("--device", default="cpu", metavar="D", help="cpu (the default), cuda, cuda:1, mps")
+    command.add_argument(
+        "--embedding-device", metavar="D", help="cpu: leave the embedding in main memory"
+    )  # fmt: skip
 
 
 def add_change(command: argparse.ArgumentParser) -> None:

@@ -44,8 +44,9 @@ def run_generate(args: argparse.Namespace) -> int:
     from .generation import generate
     from .weights import load
 
+    where = {"device": args.device, "embedding_device": args.embedding_device}
     run = generate(
-        load(args.model, memory_limit=args.memory_limit), prompt, max_tokens=args.max_tokens,
+        load(args.model, memory_limit=args.memory_limit, **where), prompt, max_tokens=args.max_tokens,
         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, seed=args.seed, stop=args.stop,
         memory_limit=args.memory_limit,
     )  # fmt: skip
@@ -79,7 +80,8 @@ def run_trace(args: argparse.Namespace) -> int:
     from .trace import as_tokens, watch
     from .weights import load
 
-    model, keep = load(args.model), args.keep or "*"
+    model = load(args.model, args.device, embedding_device=args.embedding_device)
+    keep = args.keep or "*"
     tokens = as_tokens(model, prompt).shape[1]
     needed = sum(
         points.trace_bytes(points.match(keep, model.config), model.config, 1, tokens, tokens).values()
@@ -107,10 +109,12 @@ def run_explore(args: argparse.Namespace) -> int:
     from .views.tour import TEXT
     from .weights import load
 
-    model, change = load(args.model), change_of(args)
+    change = change_of(args)
+    where = {"device": args.device, "embedding_device": args.embedding_device}
+    model = load(args.model, **where)
     prompt = TEXT if prompt is None else prompt
     if change or args.beside:
-        found = views.compared(model, prompt, change, load(args.beside) if args.beside else None)
+        found = views.compared(model, prompt, change, load(args.beside, **where) if args.beside else None)
         print(f"before: {found.texts[0]!r}\nafter ({found.words}): {found.texts[1]!r}")
         path = views.export_html(found, args.out)
     else:
@@ -137,15 +141,33 @@ def run_points(args: argparse.Namespace) -> int:
 
 
 def run_cost(args: argparse.Namespace) -> int:
-    """Print the figures of each model."""
+    """Print the figures of each model, and what it takes of a device where one is named."""
     from .config import NAMED
     from .cost import table
 
     if args.context < 1:
         raise ValueError(f"--context {args.context}; expected at least 1")
-    names = args.model or list(NAMED)
-    print("\n\n".join(table(config_named(name), args.context) for name in names))
+    if args.device is None and (args.dtype or args.embedding_device):
+        raise ValueError("--dtype and --embedding-device are for a device: add --device cuda, mps or cpu")
+    said = []
+    for config in map(config_named, args.model or list(NAMED)):
+        said.append(table(config, args.context) + ("\n" + on_device(config, args) if args.device else ""))
+    print("\n\n".join(said))
     return 0
+
+
+def on_device(config: Config, args: argparse.Namespace) -> str:
+    """What the model takes of the device that is named; and, where it is here, what that has."""
+    from .cost import device_table, human
+    from .weights.plans import FAST, products_on
+
+    apart = args.embedding_device == "cpu" and args.device != "cpu"
+    if apart and config.tied:
+        raise ValueError(f"the embedding of {config.name} is its read-out too: leave --embedding-device out")
+    products, here = products_on(args.device, args.dtype)
+    fast = args.device == "cpu" and config.name in FAST and args.dtype in (None, "stored")
+    said = device_table(config, args.device, args.context, products, not apart, fast)
+    return said if here is None else f"{said}\n  here            {human(here[0])} free of {human(here[1])}"
 
 
 def run_download(args: argparse.Namespace) -> int:

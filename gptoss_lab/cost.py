@@ -17,7 +17,10 @@ MXFP4_BYTES = Fraction(17, 32)  # 16 bytes of nibbles and one scale for 32 weigh
 PROGRAM_BYTES = 450_000_000  # Python with torch and numba: 0.42 GB where it was measured (Linux, torch 2.13)
 DRIVER_BYTES = 800_000_000  # set aside on a device for its driver, libraries and torch's spare: a guess
 PASS = 512  # prompt tokens that go through the model at once
-PASS_BYTES = 1_000_000_000  # of a device's memory that such a pass may work in; more is taken in smaller passes
+PASS_BYTES = 1_000_000_000  # of a device's memory that such a pass may work in, where fewer tokens help
+UNHALVED = ("embedding", "norm", "router")  # stay as stored where products are float16
+SMALL = 1_000_000_000  # bytes as float32 up to which load(dtype=None) means float32
+CARDS = (6, 8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192)  # GB that cards have
 GATHERED = 4  # tokens up to which the matrices of all their experts are gathered (Experts.few)
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -130,19 +133,18 @@ def work_bytes(
     if config.n_experts:
         one_by_one = widened and config.stored_experts == "mxfp4" and T > 1
         together = rows if T <= GATHERED and not one_by_one else 1
-        looked_up = ITEM_BYTES[products] + 4  # bytes of a value, and of the bytes and indices by which it is looked up
+        looked_up = ITEM_BYTES[products] + 4  # bytes of a value, and of that by which it is looked up
         matrices.append(looked_up * together * into * D)
     tile = 4000 * max(D, F, heads)  # fast kernels unpack some rows at a time
     return 4 * values + (max(matrices) if widened else min(tile, max(matrices)))
 
 
 def pass_tokens(config: Config, context: int, products: str = "float32") -> int:
-    """How many tokens of a prompt go through a device at once: PASS, or fewer where the scores of `context`
-    tokens would take more than PASS_BYTES.
+    """How many tokens of a prompt go through a device at once: PASS, or fewer (at least 8) where the scores of
+    `context` tokens would take more than PASS_BYTES.
     """
     tokens = PASS
-    widened = widens(config, fast=False)
-    while tokens > 1 and work_bytes(config, tokens, context, widened, products) > PASS_BYTES:
+    while tokens > 8 and work_bytes(config, tokens, context, products=products) > PASS_BYTES:
         tokens //= 2
     return tokens
 
@@ -170,6 +172,42 @@ def memory_parts(
         f"work on {tokens}": work_bytes(config, tokens, context, widened, products),
         **program,
     }
+
+
+def held_bytes(config: Config, products: str, table: bool = True) -> int:
+    """Bytes of the weights as `load` holds them for these products, with the embedding `table` or without."""
+
+    def item(w: Weight) -> Fraction:
+        if 4 * parameters(config) <= SMALL:
+            return Fraction(4)
+        if w.item_bytes < 1 or products == "float32" or (products == "float16" and w.part in UNHALVED):
+            return w.item_bytes
+        return 2 + w.item_bytes * (products == "float16" and config.tied and w.part == "unembedding")
+
+    return int(sum(w.count * item(w) for w in weights(config) if table or w.part != "embedding"))
+
+
+def device_table(config: Config, kind: str, context: int, products: str, table: bool, fast: bool) -> str:
+    """What a model takes of a kind of device, part by part, as lines of text.
+
+    products: the precision; table: the embedding lies there too; fast: kernels multiply weights as stored.
+    """
+    small = 4 * parameters(config) <= SMALL
+    products = "float32" if small else products
+    widened = not small and widens(config, fast)
+    tokens = min(context, PASS if kind == "cpu" else pass_tokens(config, context, products))
+    held = {"weights" if table else "weights but the embedding": held_bytes(config, products, table)}
+    parts = memory_parts(config, held, context, tokens, widened, kind, products)
+    total = sum(parts.values())
+    rows = [(f"on {kind}", f"products in {products}, prompts {tokens} tokens a pass")]
+    rows += [(f"  {what}", human(size)) for what, size in parts.items()]
+    rows.append(("  together", f"{total:,} bytes at most ({human(total)})"))
+    if kind != "cpu":
+        fits = next((f"from {size} GB on, {human(size * 1e9 - total)} to spare there" for size in CARDS
+                     if size * 10**9 >= total), "none")  # fmt: skip
+        rows.append(("  cards", fits))
+    width = max(18, *(len(name) + 2 for name, _ in rows))
+    return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
 
 
 def require_limit(limit: object) -> float:

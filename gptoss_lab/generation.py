@@ -25,6 +25,8 @@ from .text import tokens as text
 from .trace import LIMIT, Trace, as_tokens, edits_by_name, label, refuse_too_much, source_of
 from .weights.plans import cache_dtype, check_run, prompt_pass
 
+CHUNK = 512  # prompt tokens a pass, at most: bounds the memory of a long prompt
+
 
 @dataclass(frozen=True)
 class Token:
@@ -136,7 +138,7 @@ def generate(
             f"{ids.shape[1]} tokens of prompt and {max_tokens} to come exceed the context of "
             f"{model.config.context} tokens of {model.config.name}: shorten the prompt or max_tokens"
         )
-    chunk = prompt_pass(model, total)
+    chunk = min(CHUNK, prompt_pass(model, total))
     if memory_limit is not None:
         check_run(memory_limit, model, context=total, tokens=min(ids.shape[1], chunk))
     several = isinstance(stop, Iterable) and not isinstance(stop, str | bytes)

@@ -37,9 +37,9 @@ LIMIT = 2_000_000_000
 class Trace:
     """What one run showed. `trace[name]` has the catalogue's axes, keys in the order of positions.
 
-    Every tensor is on the CPU. tokens: B T; labels: one printable text a token (of the first row where B > 1);
-    source: model, config, weights, dtype, products, changes, edits, forms. `trace.axes(name)` tells the letters; `"name" in trace`
-    and iteration go over the names kept.
+    tokens: B T; labels: one printable text a token (of the first row where B > 1); source: model, config,
+    weights, dtype, products, changes, edits, forms. All tensors are on the CPU. `trace.axes(name)` tells the
+    letters; `"name" in trace` and iteration go over the names kept.
     """
 
     tokens: Tensor
@@ -179,7 +179,9 @@ def watch(
 
 
 def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tensor:
-    """A prompt as B T int64 ids, on the CPU; ValueError where it is empty, or text for a model without a tokenizer."""
+    """A prompt as B T int64 ids, on the CPU; ValueError where it is empty, or text for a model that has no
+    tokenizer.
+    """
     if isinstance(prompt, str):
         if not prompt:
             raise ValueError("the prompt is empty: give at least one token")

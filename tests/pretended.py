@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map
 
-DEVICE = torch.device("meta:1")  # a kind of device that torch knows everywhere; the meta device itself has no index
+DEVICE = torch.device("meta:1")  # a kind that every torch knows; the meta device itself has no number
 ANSWERS = ("_local_scalar_dense", "equal", "is_nonzero")  # operations that give a number to the program
 CROSSES = ("_to_copy", "copy_")
 
@@ -93,7 +93,7 @@ class Machine(TorchDispatchMode):
 
     def __enter__(self) -> Machine:
         self.lifted = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device=…) comes here, as a copy to the device
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device=…) comes here, as a copy
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:

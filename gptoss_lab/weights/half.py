@@ -3,12 +3,12 @@
     y = s · (x/s)·Wᵀ + b        s = the largest |x| of the row; the product in float16, the rest in float32
 
 A row so scaled has no value above 1, so no sum, and no part of one, can exceed the sum of a matrix row's
-magnitudes. That is looked at once, when a model is loaded: it must stay below 65504, float16's largest. Then
+magnitudes. That is looked at once, when a model is loaded: it must be below 65504, float16's largest. Then
 activations of any size pass: nothing else of the model is in float16. Matrices are held in it, or packed in
 MXFP4; all other weights as they are stored.
 
-Rounding: float16 has 11 bits where bfloat16 has 8, but nothing below 2^−24. Of a row of x that is a loss of at
-most 2^−25 of its largest value; weights below 2^−24 are rounded to a multiple of it.
+Rounding: float16 has 11 bits where bfloat16 has 8, but nothing below 2^−24. Of a row of x that is a loss of
+at most 2^−25 of its largest value; weights are rounded to multiples of 2^−24.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def reach(holder: Linear | Stack | PackedStack) -> float:
 
 
 def halve(model: nn.Module) -> None:
-    """Put such holders in the place of a model's own, the routers' excepted: near-ties are decided in float32.
+    """Put such holders in the place of a model's own, but for the routers': near-ties want float32.
 
     CheckpointError for weights with which float16 could overflow.
     """

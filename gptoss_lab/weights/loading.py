@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NAMED
+from ..cost import SMALL
 from ..model import Transformer
 from ..model.experts import Experts
 from ..model.linear import Linear, Stack
@@ -24,7 +25,6 @@ from .places import find
 from .plans import PLANS, Plan, check_fits, wants_fast
 from .reader import CheckpointError, shown, size_of
 
-SMALL = 1_000_000_000  # bytes as float32 up to which dtype=None means float32, and every weight is looked at
 TOKENIZER_LIMIT = 100_000_000
 
 

@@ -11,6 +11,7 @@ from ..cost import PASS, human, memory_parts, pass_tokens, require_limit, requir
 from ..model import Transformer
 from ..model.linear import Linear, Stack
 from .checkpoint import FLOATS, Checkpoint
+from .devices import memory, precision, usable
 from .mxfp4 import PackedStack
 
 FAST = ("gpt-oss-20b", "gpt-oss-120b")  # models for which kernels=None means "fast"
@@ -136,3 +137,19 @@ def check_run(limit: int | float, model: Transformer, context: int, tokens: int)
     weights, kind = {"weights": sum(held.values())}, model.device.type
     parts = memory_parts(model.config, weights, context, tokens, widened, kind, named(model.unembed.compute))
     require_memory(model.config.name, parts, require_limit(limit), "Shorten the prompt or max_tokens.")
+
+
+def products_on(kind: str, dtype: str | None) -> tuple[str, tuple[int, int] | None]:
+    """The precision of products on a kind of device, and the bytes free and in all of one that is here.
+
+    dtype: "stored", "bfloat16" or "float16"; None: as `load` chooses, or would on a card with bfloat16.
+    """
+    chosen: torch.dtype | str = torch.bfloat16
+    here = None
+    try:
+        device = usable(kind)
+        chosen, here = precision(device), memory(device)
+    except ValueError:  # not on this machine
+        pass
+    said = dtype or (chosen if isinstance(chosen, str) else named(chosen))
+    return "float32" if said == "stored" else said, here
