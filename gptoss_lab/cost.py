@@ -140,8 +140,8 @@ def work_bytes(
 
 
 def pass_tokens(config: Config, context: int, products: str = "float32") -> int:
-    """How many tokens of a prompt go through a device at once: PASS, or fewer (at least 8) where the scores of
-    `context` tokens would take more than PASS_BYTES.
+    """How many tokens of a prompt go through a device at once: PASS, or fewer (at least 8) where their scores
+    over `context` tokens would take more than PASS_BYTES.
     """
     tokens = PASS
     while tokens > 8 and work_bytes(config, tokens, context, products=products) > PASS_BYTES:
@@ -166,10 +166,11 @@ def memory_parts(
     """
     program = {"the program": PROGRAM_BYTES} if kind == "cpu" else {"the driver, a guess": DRIVER_BYTES}
     cached = cache_bytes(config, context, 2 if products == "bfloat16" else 4)  # as they come from products
+    work = max(work_bytes(config, one, context, widened, products) for one in (tokens, 1))  # and then decoding
     return {
         **held,
         f"cache of {context:,} token{'s' * (context > 1)}": cached,
-        f"work on {tokens}": work_bytes(config, tokens, context, widened, products),
+        f"work on {tokens}": work,
         **program,
     }
 
@@ -202,7 +203,7 @@ def device_table(config: Config, kind: str, context: int, products: str, table: 
     rows = [(f"on {kind}", f"products in {products}, prompts {tokens} tokens a pass")]
     rows += [(f"  {what}", human(size)) for what, size in parts.items()]
     rows.append(("  together", f"{total:,} bytes at most ({human(total)})"))
-    if kind != "cpu":
+    if kind == "cuda":
         fits = next((f"from {size} GB on, {human(size * 1e9 - total)} to spare there" for size in CARDS
                      if size * 10**9 >= total), "none")  # fmt: skip
         rows.append(("  cards", fits))

@@ -73,6 +73,9 @@ class Pretended(torch.Tensor):
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
+    def new_tensor(self, data: Any, **more: Any) -> torch.Tensor:  # type: ignore[override]
+        return torch.tensor(data, **{"dtype": self.dtype, "device": DEVICE, **more})
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise AssertionError(f"{func} on a pretended tensor outside its machine")

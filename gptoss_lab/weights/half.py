@@ -82,6 +82,7 @@ class HalfPackedStack(PackedStack):
         return through(self, x, index)
 
 
+@torch.no_grad()
 def reach(holder: Linear | Stack | PackedStack) -> float:
     """The largest sum of a row's magnitudes, or for packed rows what it can at most be."""
     if isinstance(holder, PackedStack):
