@@ -166,7 +166,7 @@ def memory_parts(
     """
     program = {"the program": PROGRAM_BYTES} if kind == "cpu" else {"the driver, a guess": DRIVER_BYTES}
     cached = cache_bytes(config, context, 2 if products == "bfloat16" else 4)  # as they come from products
-    work = max(work_bytes(config, one, context, widened, products) for one in (tokens, 1))  # and then decoding
+    work = max(work_bytes(config, now, context, widened, products) for now in (tokens, 1))  # 1: decoding
     return {
         **held,
         f"cache of {context:,} token{'s' * (context > 1)}": cached,

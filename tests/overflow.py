@@ -1,7 +1,7 @@
 """A sentinel for float16: it raises where an operation makes infinity of finite numbers.
 
-A card computes products in float16 whatever we wish, and what exceeds 65504 becomes infinite without a word; some
-operations later it is NaN, or is clamped and merely wrong. Under the sentinel the first such operation is named.
+On a card what exceeds 65504 becomes infinite without a word; some operations later it is NaN, or is clamped
+and merely wrong. Under the sentinel the first such operation is named.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def finite(values: list[Any]) -> bool:
 
 
 class Sentinel(TorchDispatchMode):
-    """`with Sentinel() as sentinel:` every operation inside is looked at. `halves` counts those in float16."""
+    """`with Sentinel() as sentinel:` every operation inside is looked at; `halves`: how many in float16."""
 
     def __init__(self) -> None:
         super().__init__()

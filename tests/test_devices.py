@@ -1,4 +1,4 @@
-"""Models on a device, which is pretended (see `pretended`): the same bits, nothing mixed, little that crosses."""
+"""Models on a pretended device (see `pretended`): the same bits, nothing mixed, little that crosses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_machine_notices_what_it_is_there_to_notice() -> None:
             there.numpy()
         machine.start()
         assert float(there.sum()) == 3 and there.cpu().tolist() == [1, 1, 1] and bool((there > 0).all())
-        assert machine.asked == {"_local_scalar_dense": 1, "is_nonzero": 1} or sum(machine.asked.values()) == 2
+        assert sum(machine.asked.values()) == 2
         assert machine.crossed == [("down", 12)]
         machine.start()
         before = machine.alive
@@ -86,7 +86,8 @@ def test_the_bits_are_those_of_the_cpu(
         return
     here, there = both(machine, folder, dtype=dtype, embedding_device="cpu" if apart else None)
     assert there.device == DEVICE and (there.token_embedding.device == DEVICE) != apart
-    assert all(weight.device == DEVICE for name, weight in there.state_dict(keep_vars=True).items() if "token_" not in name)
+    weights = there.state_dict(keep_vars=True)
+    assert all(weight.device == DEVICE for name, weight in weights.items() if name != "token_embedding")
     many, lone = toys.random_tokens(config), toys.random_tokens(config, 1, 1)
     with torch.no_grad():
         wanted = [here(many), here(lone), here(many, last=2)]
@@ -211,7 +212,8 @@ def test_the_bytes_of_weights_are_counted_from_the_config_alone(
     _, there = both(machine, save(model_of(config), tmp_path / "model"), dtype=getattr(torch, dtype))
     found = {weight.data_ptr(): weight.nbytes for name, weight in there.state_dict(keep_vars=True).items()
              if table or name != "token_embedding"}  # fmt: skip
-    biases = sum(w.nbytes - 2 * w.numel() for name, w in there.state_dict(keep_vars=True).items() if name.endswith("bias"))
+    biases = sum(bias.nbytes - 2 * bias.numel() for name, bias in there.named_parameters()
+                 if name.endswith("bias"))  # fmt: skip
     assert sum(found.values()) - biases * (dtype == "float16") == cost.held_bytes(config, dtype, table)
 
 

@@ -18,7 +18,11 @@ from gptoss_lab.weights.half import LARGEST, HalfLinear, HalfPackedStack, HalfSt
 from gptoss_lab.weights.mxfp4 import PackedStack, pack
 from gptoss_lab.weights.plans import holders
 
-CONFIGS = {"gpt-oss": toys.mxfp4(stored="bfloat16"), "gpt2": toys.gpt2(d_model=24, n_heads=4, n_kv_heads=4), "qwen3-moe": toys.qwen3()}
+CONFIGS = {
+    "gpt-oss": toys.mxfp4(stored="bfloat16"),
+    "gpt2": toys.gpt2(d_model=24, n_heads=4, n_kv_heads=4),
+    "qwen3-moe": toys.qwen3(),
+}
 
 
 def error(got: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -41,8 +45,9 @@ def made(kind: str) -> tuple[torch.nn.Module, torch.nn.Module, tuple[object, ...
             weight.normal_()
     if "packed" in kind:
         room.it = PackedStack(*pack(room.it.weight), room.it.bias)
-    wide = (Stack(5, 96, 50, bias=True) if "linear" != kind else Linear(96, 50, bias=True)).requires_grad_(False)
-    wide.weight.data = (room.it.matrix(torch.arange(5)) if "linear" != kind else room.it.weight).double()
+    wide = Linear(96, 50, bias=True) if kind == "linear" else Stack(5, 96, 50, bias=True)
+    wide.requires_grad_(False)
+    wide.weight.data = (room.it.weight if kind == "linear" else room.it.matrix(torch.arange(5))).double()
     wide.bias.data, wide.compute = room.it.bias.double(), torch.float64
     halve(room)
     return room.it, wide, index
@@ -127,7 +132,7 @@ def tokens_to_residuals(model: Transformer, tokens: torch.Tensor) -> list[torch.
 
 
 def run_unscaled(model: Transformer, tokens: torch.Tensor) -> None:
-    """The model with products in plain float16: the norms before them keep inputs small, not what comes out."""
+    """The model with products in plain float16: norms keep small what goes in, not what comes out."""
     for block in model.blocks:
         for name in ("gate_up", "down"):
             packed = getattr(block.experts, name)

@@ -52,9 +52,9 @@ def load(
         torch.float16     matrices in float16 or packed in MXFP4, the rest as stored; products in float16, of
                           rows scaled so that none overflows, and all else in float32 (see `half`);
                           CheckpointError for weights that could overflow even so
-    kernels: "exact" (float32 sums), or "fast": weights multiply as they are stored, on the CPU, an operation
-        within a relative 1e-4 (see the room `kernels`). None: "fast" for gpt-oss-20b and gpt-oss-120b on the
-        CPU, with dtype None or "stored"; else "exact".
+    kernels: "exact" (sums as torch makes them), or "fast": weights multiply as they are stored, an operation
+        within a relative 1e-4 (see the room `kernels`); on a card MXFP4 alone does, through Triton. None:
+        "fast" for gpt-oss-20b and gpt-oss-120b on the CPU, with dtype None or "stored"; else "exact".
     memory_limit: bytes of the device. What takes more is refused before weights are read, with the
         arithmetic: the weights as held, the cache of one token, the work on it, and the program itself (see
         `cost.memory_parts`).
@@ -97,10 +97,14 @@ def load(
             part.few = 1  # unpacked together, all experts of four tokens take 2 GB of gpt-oss-20b
     if plan.compute == torch.float16:
         halve(model)
-    if fast:
+    if fast and device.type == "cpu":
         from ..kernels import quicken
 
         quicken(model)
+    elif fast:
+        from ..kernels.triton import quicken as quicken_on_a_card
+
+        quicken_on_a_card(model)
     model.tokenizer = tokenizer_of(opened)
     model.weights_from = f"{name}, {opened.shards.fingerprint()}"
     return model.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,11 @@ def wants_fast(
     """Whether fast kernels are to multiply; ValueError where they are asked for and cannot."""
     if kernels not in (None, "exact", "fast"):
         raise ValueError(f"kernels={kernels!r}; expected 'exact', 'fast' or None")
+    if kernels == "fast" and device.type == "cuda" and dtype != torch.float32:
+        if importlib.util.find_spec("triton") is None:
+            raise ValueError("kernels='fast' on a card needs triton, which torch's own builds for cards bring "
+                             "along on Linux; leave kernels out")  # fmt: skip
+        return True
     can = device.type == "cpu" and dtype in (None, "stored")
     if kernels == "fast" and not can:
         raise ValueError(f"kernels='fast' multiplies weights as they are stored, on the CPU; device is "
@@ -71,7 +77,7 @@ def needed(
 ) -> dict[str, int]:
     """What one token takes on a kind of device, in bytes, part by part; `table`: the embedding lies there."""
     experts, rest = held_bytes(opened, plan, table)
-    widened = plan.packed and widens(opened.config, fast)
+    widened = plan.packed and widens(opened.config, fast and kind == "cpu")
     held = {"experts": experts, "other weights": rest}
     return memory_parts(opened.config, held, 1, 1, widened, kind, named(plan.compute))
 
@@ -133,7 +139,8 @@ def check_run(limit: int | float, model: Transformer, context: int, tokens: int)
     widened = False
     for holder in holders(model):
         stored = holder.blocks if isinstance(holder, PackedStack) else holder.weight
-        widened |= stored.dtype != holder.compute and arithmetic(holder) == "exact"
+        exact = arithmetic(holder) == "exact" or model.device.type != "cpu"  # there prompts are unpacked
+        widened |= stored.dtype != holder.compute and exact
     weights, kind = {"weights": sum(held.values())}, model.device.type
     parts = memory_parts(model.config, weights, context, tokens, widened, kind, named(model.unembed.compute))
     require_memory(model.config.name, parts, require_limit(limit), "Shorten the prompt or max_tokens.")
