@@ -93,8 +93,8 @@ def multiply(blocks: Tensor, scales: Tensor, x: Tensor, jobs: Tensor, out: Tenso
 class TritonStack(PackedStack):
     """One packed matrix per expert, multiplied as it is for as few tokens as are gathered.
 
-    Nothing is asked of the card: which experts were chosen stays there. The many vectors that a prompt has for
-    an expert go through it unpacked, as in `PackedStack`.
+    Nothing is asked of the card: which experts were chosen stays there. The many vectors that a prompt has
+    for an expert go through it unpacked, as in `PackedStack`.
     """
 
     arithmetic = "fast (triton)"
