@@ -47,8 +47,8 @@ def wants_fast(
         raise ValueError(f"kernels={kernels!r}; expected 'exact', 'fast' or None")
     if kernels == "fast" and device.type == "cuda" and dtype != torch.float32:
         if importlib.util.find_spec("triton") is None:
-            raise ValueError("kernels='fast' on a card needs triton, which torch's builds for cards bring along "
-                             "on Linux; leave kernels out")  # fmt: skip
+            raise ValueError("kernels='fast' on a card needs triton, which torch's builds for cards bring "
+                             "along on Linux; leave kernels out")  # fmt: skip
         return True
     can = device.type == "cpu" and dtype in (None, "stored")
     if kernels == "fast" and not can:
