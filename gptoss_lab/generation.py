@@ -198,8 +198,8 @@ def decode(
                 logits = model(before, last=1, tap=tap)
             else:
                 *earlier, newest = new.split(chunk, dim=1)
-                for chunk in earlier:
-                    model(chunk, last=0, cache=cache, tap=tap)
+                for part in earlier:
+                    model(part, last=0, cache=cache, tap=tap)
                 logits = model(newest, last=1, cache=cache, tap=tap)
             chosen = yield logits[0, -1]
             new = torch.tensor([[chosen]])
