@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="continue a text, token by token")
     generate.add_argument("--prompt", required=True, help="the text to continue ('-' reads standard input)")
     add_model(generate)
+    add_device(generate)
     generate.add_argument("--max-tokens", type=int, default=64, metavar="N")
     add_sampling(generate, temperature=0.0)
     generate.add_argument(
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
     chat = commands.add_parser("chat", help="converse with gpt-oss in the terminal")
     add_model(chat, "gpt-oss-20b")
+    add_device(chat)
     chat.add_argument(
         "--effort", choices=("low", "medium", "high"), default="medium", help="how long to think (medium)"
     )
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     trace = commands.add_parser("trace", help="run a text once and save chosen points")
     trace.add_argument("prompt", help="the text to run ('-' reads standard input)")
     add_model(trace)
+    add_device(trace)
     trace.add_argument(
         "--keep", action="append", metavar="GLOB", help="points to keep (repeatable; default: all)"
     )
@@ -80,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         "prompt", nargs="?", help="the text to run ('-' reads standard input; default: the guided tour's)"
     )
     add_model(explore)
+    add_device(explore)
     explore.add_argument("--out", type=Path, default=Path("explorer.html"), metavar="FILE")
     add_change(explore)
     explore.set_defaults(run=run_explore)
@@ -99,6 +103,14 @@ def parser() -> argparse.ArgumentParser:
         "--context", type=int, default=8192, metavar="N", help="tokens of context (8192, or the model's own)"
     )
     cost.add_argument("--json", action="store_true", help="print a JSON list, sizes in bytes")
+    cost.add_argument("--device", choices=["cpu", "cuda", "mps"], help="the most it takes of such a device")
+    cost.add_argument(
+        "--embedding-device", choices=["cpu"], help="with --device: leave the embedding in main memory"
+    )
+    cost.add_argument(
+        "--dtype", choices=["stored", "bfloat16", "float16"],
+        help="with --device: weights and products (as `load` chooses)",
+    )  # fmt: skip
     cost.set_defaults(run=run_cost)
 
     doctor = commands.add_parser(
@@ -173,6 +185,14 @@ def add_sampling(command: argparse.ArgumentParser, temperature: float) -> None:
     command.add_argument(
         "--memory-limit", type=float, metavar="BYTES", help="refuse what would take more, as 16e9"
     )
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """The options that say where the model computes."""
+    command.add_argument("--device", default="cpu", metavar="D", help="cpu (the default), cuda, cuda:1, mps")
+    command.add_argument(
+        "--embedding-device", metavar="D", help="cpu: leave the embedding in main memory"
+    )  # fmt: skip
 
 
 def add_change(command: argparse.ArgumentParser) -> None:

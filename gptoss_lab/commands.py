@@ -46,7 +46,8 @@ def run_generate(args: argparse.Namespace) -> int:
     from .terminal import Line, printable
     from .weights import load
 
-    model = load(args.model, memory_limit=args.memory_limit)
+    where = {"device": args.device, "embedding_device": args.embedding_device}
+    model = load(args.model, memory_limit=args.memory_limit, **where)
     run = generate(
         model, prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
         top_p=args.top_p, seed=args.seed, stop=args.stop, memory_limit=args.memory_limit,
@@ -82,8 +83,9 @@ def run_chat(args: argparse.Namespace) -> int:
     from .conversation import Conversation
     from .weights import load
 
+    where = {"device": args.device, "embedding_device": args.embedding_device}
     talk = Conversation(
-        load(args.model, memory_limit=args.memory_limit), args.effort, args.instructions,
+        load(args.model, memory_limit=args.memory_limit, **where), args.effort, args.instructions,
         date.today().isoformat(), args.context, args.seed, args.memory_limit,
     )  # fmt: skip
     sampling = {name: getattr(args, name) for name in ("max_tokens", "temperature", "top_k", "top_p")}
@@ -101,7 +103,8 @@ def run_trace(args: argparse.Namespace) -> int:
     from .trace import as_tokens, watch
     from .weights import load
 
-    model, keep = load(args.model), args.keep or "*"
+    model = load(args.model, args.device, embedding_device=args.embedding_device)
+    keep = args.keep or "*"
     tokens = as_tokens(model, prompt).shape[1]
     needed = sum(
         points.trace_bytes(points.match(keep, model.config), model.config, 1, tokens, tokens).values()
@@ -129,10 +132,12 @@ def run_explore(args: argparse.Namespace) -> int:
     from .views.tour import TEXT
     from .weights import load
 
-    model, change = load(args.model), change_of(args)
+    change = change_of(args)
+    where = {"device": args.device, "embedding_device": args.embedding_device}
+    model = load(args.model, **where)
     prompt = TEXT if prompt is None else prompt
     if change or args.beside:
-        found = views.compared(model, prompt, change, load(args.beside) if args.beside else None)
+        found = views.compared(model, prompt, change, load(args.beside, **where) if args.beside else None)
         print(f"before: {found.texts[0]!r}\nafter ({found.words}): {found.texts[1]!r}")
         path = views.export_html(found, args.out)
     else:
@@ -159,17 +164,27 @@ def run_points(args: argparse.Namespace) -> int:
 
 
 def run_cost(args: argparse.Namespace) -> int:
-    """Print the figures of each model; with --json a list of them."""
+    """Print the figures of each model, and what it takes of a device where one is named; with --json a list
+    of them."""
     from .config import NAMED
     from .cost import figures, table
 
     if args.context < 1:
         raise ValueError(f"--context {args.context}; expected at least 1")
+    if args.device is None and (args.dtype or args.embedding_device):
+        raise ValueError("--dtype and --embedding-device are for a device: add --device cuda, mps or cpu")
     configs = [config_named(name) for name in args.model or NAMED]
     if args.json:
-        print(json.dumps([figures(config, args.context) for config in configs]))
-    else:
-        print("\n\n".join(table(config, args.context) for config in configs))
+        told = [figures(config, args.context) for config in configs]
+        if args.device:
+            told = [one | {args.device: on_device(config, args)[0]} for one, config in zip(told, configs)]
+        print(json.dumps(told))
+        return 0
+    said = []
+    for config in configs:
+        more = "\n" + on_device(config, args)[1] if args.device else ""
+        said.append(table(config, args.context) + more)
+    print("\n\n".join(said))
     return 0
 
 
@@ -180,6 +195,25 @@ def run_doctor(args: argparse.Namespace) -> int:
     found = examine()
     print(json.dumps(found) if args.json else words(found))
     return 0
+
+
+def on_device(config: Config, args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """What the model takes of the device that is named; and, where it is here, what that has. As JSON has it,
+    and as lines of text."""
+    from .cost import device_figures, device_table, human
+    from .weights.plans import FAST, products_on
+
+    apart = args.embedding_device == "cpu" and args.device != "cpu"
+    if apart and config.tied:
+        raise ValueError(f"the embedding of {config.name} is its read-out too: leave --embedding-device out")
+    products, here = products_on(args.device, args.dtype)
+    fast = args.device == "cpu" and config.name in FAST and args.dtype in (None, "stored")
+    told = device_figures(config, args.device, args.context, products, not apart, fast)
+    said = device_table(args.device, told)
+    if here is None:
+        return told, said
+    more = f"\n  here            {human(here[0])} free of {human(here[1])}"
+    return told | {"bytes_free_here": here[0]}, said + more
 
 
 def run_download(args: argparse.Namespace) -> int:

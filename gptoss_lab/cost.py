@@ -17,7 +17,14 @@ from .config import Config
 MXFP4_BYTES = Fraction(17, 32)  # 16 bytes of nibbles and one scale for 32 weights
 
 PROGRAM_BYTES = 450_000_000  # Python with torch and numba: 0.42 GB where it was measured (Linux, torch 2.13)
-GATHERED = 4  # tokens up to which the matrices of all their experts are unpacked together (Experts.few)
+DRIVER_BYTES = 800_000_000  # set aside on a device for its driver, libraries and torch's spare: a guess
+PASS = 512  # prompt tokens that go through the model at once
+PASS_BYTES = 1_000_000_000  # of a device's memory that such a pass may work in, where fewer tokens help
+UNHALVED = ("embedding", "norm", "router")  # stay as stored where products are float16
+SMALL = 1_000_000_000  # bytes as float32 up to which load(dtype=None) means float32
+CARDS = (6, 8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192)  # GB that cards have
+GATHERED = 4  # tokens up to which the matrices of all their experts are gathered (Experts.few)
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,14 @@ def flop_per_token(config: Config, context: int) -> int:
     return 2 * active_parameters(config) + 4 * config.n_heads * config.d_head * seen
 
 
-def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False) -> int:
+def work_bytes(
+    config: Config, tokens: int, keys: int, widened: bool = False, products: str = "float32"
+) -> int:
     """Bytes that a pass over `tokens` tokens, which see `keys`, takes at its peak, beside weights and cache.
 
-    widened: matrices that are not stored in float32 are brought to it to multiply, as exact kernels do. From
-    the shapes of the explicit forms, all float32, logits of the last position alone; an upper bound.
+    widened: matrices that are not stored in the precision of products are brought to it, as exact kernels do;
+    packed experts alone are where products are not float32. From the shapes of the explicit forms, all
+    float32, logits of the last position alone; an upper bound.
     """
     T, S, D, C, F = tokens, keys, config.d_model, config.d_head, config.d_ff
     heads, kv = config.n_heads * C, config.n_kv_heads * C
@@ -121,12 +131,24 @@ def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False) ->
     rows = T * (config.experts_per_token or 1)
     feed_forward = rows * (3 * D + 5 * into)  # gate and up: together, apart, clamped, through the sigmoid
     values = 5 * T * D + max(attention, feed_forward) + 5 * config.vocab_size
-    matrices = [config.vocab_size * D, D * heads]
+    matrices = [4 * config.vocab_size * D, 4 * D * heads] if products == "float32" else [0]
     if config.n_experts:
-        together = rows if T <= GATHERED else 1
-        matrices.append(2 * together * into * D)  # values, and the indices by which they are looked up
-    tile = 1000 * max(D, F, heads)  # fast kernels unpack some rows at a time
-    return 4 * (values + (max(matrices) if widened else min(tile, max(matrices))))
+        one_by_one = widened and config.stored_experts == "mxfp4" and T > 1
+        together = rows if T <= GATHERED and not one_by_one else 1
+        looked_up = ITEM_BYTES[products] + 4  # bytes of a value, and of that by which it is looked up
+        matrices.append(looked_up * together * into * D)
+    tile = 4000 * max(D, F, heads)  # fast kernels unpack some rows at a time
+    return 4 * values + (max(matrices) if widened else min(tile, max(matrices)))
+
+
+def pass_tokens(config: Config, context: int, products: str = "float32") -> int:
+    """How many tokens of a prompt go through a device at once: PASS, or fewer (at least 8) where their scores
+    over `context` tokens would take more than PASS_BYTES.
+    """
+    tokens = PASS
+    while tokens > 8 and work_bytes(config, tokens, context, products=products) > PASS_BYTES:
+        tokens //= 2
+    return tokens
 
 
 def widens(config: Config, fast: bool) -> bool:
@@ -138,17 +160,64 @@ def widens(config: Config, fast: bool) -> bool:
 
 
 def memory_parts(
-    config: Config, held: Mapping[str, int], context: int, tokens: int, widened: bool
-) -> dict[str, int]:
-    """What running a model takes, in bytes: its weights as `held`, the cache of `context` tokens, the work of
-    a pass over `tokens` of them, and the program. See `work_bytes`.
+    config: Config, held: Mapping[str, int], context: int, tokens: int, widened: bool, kind: str = "cpu",
+    products: str = "float32",
+) -> dict[str, int]:  # fmt: skip
+    """What running a model takes of a kind of device, in bytes: its weights as `held`, the cache of `context`
+    tokens, the work of a pass over `tokens` of them, and the program, or the driver. See `work_bytes`.
     """
+    program = {"the program": PROGRAM_BYTES} if kind == "cpu" else {"the driver, a guess": DRIVER_BYTES}
+    cached = cache_bytes(config, context, 2 if products == "bfloat16" else 4)  # as they come from products
+    work = max(work_bytes(config, now, context, widened, products) for now in (tokens, 1))  # 1: decoding
     return {
         **held,
-        f"cache of {context} token{'s' * (context > 1)}": cache_bytes(config, context, item_bytes=4),
-        f"work on {tokens}": work_bytes(config, tokens, context, widened),
-        "the program": PROGRAM_BYTES,
+        f"cache of {context:,} token{'s' * (context > 1)}": cached,
+        f"work on {tokens}": work,
+        **program,
     }
+
+
+def held_bytes(config: Config, products: str, table: bool = True) -> int:
+    """Bytes of the weights as `load` holds them for these products, with the embedding `table` or without."""
+
+    def item(w: Weight) -> Fraction:
+        if 4 * parameters(config) <= SMALL:
+            return Fraction(4)
+        if w.item_bytes < 1 or products == "float32" or (products == "float16" and w.part in UNHALVED):
+            return w.item_bytes
+        return 2 + w.item_bytes * (products == "float16" and config.tied and w.part == "unembedding")
+
+    return int(sum(w.count * item(w) for w in weights(config) if table or w.part != "embedding"))
+
+
+def device_figures(
+    config: Config, kind: str, context: int, products: str, table: bool, fast: bool
+) -> dict[str, Any]:
+    """What a model takes of a kind of device, in bytes, part by part and together.
+
+    products: the precision; table: the embedding lies there too; fast: kernels multiply weights as stored.
+    """
+    small = 4 * parameters(config) <= SMALL
+    products = "float32" if small else products
+    widened = not small and widens(config, fast)
+    tokens = min(context, PASS if kind == "cpu" else pass_tokens(config, context, products))
+    held = {"weights" if table else "weights but the embedding": held_bytes(config, products, table)}
+    parts = memory_parts(config, held, context, tokens, widened, kind, products)
+    return {"products": products, "tokens_a_pass": tokens, "bytes": parts, "bytes_together": sum(parts.values())}
+
+
+def device_table(kind: str, told: Mapping[str, Any]) -> str:
+    """`device_figures` as lines of text."""
+    total = told["bytes_together"]
+    rows = [(f"on {kind}", f"products in {told['products']}, prompts {told['tokens_a_pass']} tokens a pass")]
+    rows += [(f"  {what}", human(size)) for what, size in told["bytes"].items()]
+    rows.append(("  together", f"{total:,} bytes at most ({human(total)})"))
+    if kind == "cuda":
+        fits = next((f"from {size} GB on, {human(size * 1e9 - total)} to spare there" for size in CARDS
+                     if size * 10**9 >= total), "none")  # fmt: skip
+        rows.append(("  cards", fits))
+    width = max(18, *(len(name) + 2 for name, _ in rows))
+    return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
 
 
 def require_limit(limit: object) -> float:

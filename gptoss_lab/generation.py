@@ -23,9 +23,9 @@ from .model import Cache, Transformer
 from .tap import SILENT, Edit, Recorder, Tap, force_eager
 from .text import tokens as text
 from .trace import LIMIT, Trace, as_tokens, edits_by_name, label, refuse_too_much, source_of
-from .weights.plans import check_run
+from .weights.plans import cache_dtype, check_run, prompt_pass
 
-CHUNK = 512  # prompt tokens a pass: bounds the memory of a long prompt
+CHUNK = 512  # prompt tokens a pass, at most: bounds the memory of a long prompt
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,16 @@ def generate(
             f"{ids.shape[1]} tokens of prompt and {max_tokens} to come exceed the context of "
             f"{model.config.context} tokens of {model.config.name}: shorten the prompt or max_tokens"
         )
+    chunk = min(CHUNK, prompt_pass(model, total))
     if memory_limit is not None:
-        check_run(memory_limit, model, context=total, tokens=min(ids.shape[1], CHUNK))
+        check_run(memory_limit, model, context=total, tokens=min(ids.shape[1], chunk))
     several = isinstance(stop, Iterable) and not isinstance(stop, str | bytes)
     stops: list[Any] = [*stop] if several else [stop]  # type: ignore[misc]
     if any(not isinstance(s, str | int) or s == "" for s in stops):
         raise ValueError(f"stop={stops!r}; expected texts (not empty) and ids")
     recording = None
     if keep is not None:
-        recording = Recording(model, ids, points.match(keep, model.config), edit)
+        recording = Recording(model, ids, points.match(keep, model.config), edit, chunk)
         if not cache:
             raise ValueError("keep needs the cache: without it every token runs the whole text again")
         sizes = points.trace_bytes(recording.kept, model.config, 1, total - 1, total - 1, last=max_tokens)
@@ -156,7 +157,8 @@ def generate(
         store = recording.store if recording else None
         tap = Recorder(recording.kept if recording else (), edits_by_name(edit, model.config), store)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    logits = decode(model, ids, Cache(model.config, total, device=ids.device) if cache else None, tap)
+    held = Cache(model.config, total, 1, cache_dtype(model), model.device) if cache else None
+    logits = decode(model, ids, held, tap, chunk)
     return Run(ids, sample(model, logits, max_tokens, temperature, top_k, top_p, generator, stops), recording)
 
 
@@ -184,8 +186,10 @@ def require_range(
         raise ValueError(f"top_p={top_p}; expected above 0 and at most 1, or None")
 
 
-def decode(model: Transformer, ids: Tensor, cache: Cache | None, tap: Tap) -> Generator[Tensor, int, None]:
-    """The logits V after the prompt, then after each id that is sent in."""
+def decode(
+    model: Transformer, ids: Tensor, cache: Cache | None, tap: Tap, chunk: int
+) -> Generator[Tensor, int, None]:
+    """The logits V after the prompt, `chunk` tokens of it a pass, then after each id that is sent in."""
     with torch.no_grad(), force_eager():
         new, before = ids, ids[:, :0]
         while True:
@@ -193,12 +197,12 @@ def decode(model: Transformer, ids: Tensor, cache: Cache | None, tap: Tap) -> Ge
                 before = torch.cat((before, new), dim=1)
                 logits = model(before, last=1, tap=tap)
             else:
-                *earlier, newest = new.split(CHUNK, dim=1)
-                for chunk in earlier:
-                    model(chunk, last=0, cache=cache, tap=tap)
+                *earlier, newest = new.split(chunk, dim=1)
+                for part in earlier:
+                    model(part, last=0, cache=cache, tap=tap)
                 logits = model(newest, last=1, cache=cache, tap=tap)
             chosen = yield logits[0, -1]
-            new = torch.tensor([[chosen]], device=ids.device)
+            new = torch.tensor([[chosen]])
 
 
 def sample(
@@ -281,9 +285,9 @@ class Recording:
     """Collects what a recorder keeps, pass after pass, and joins it to one trace by position."""
 
     def __init__(
-        self, model: Transformer, ids: Tensor, kept: list[str], edit: Mapping[str, Edit] | None
+        self, model: Transformer, ids: Tensor, kept: list[str], edit: Mapping[str, Edit] | None, chunk: int
     ) -> None:
-        self.model, self.ids, self.kept, self.edit = model, ids, kept, edit
+        self.model, self.ids, self.kept, self.edit, self.chunk = model, ids, kept, edit, chunk
         self.parts: dict[str, list[tuple[Tensor, Tensor | None]]] = {name: [] for name in kept}
 
     def store(self, name: str, value: Tensor, positions: Tensor | None, keys: Tensor | None) -> None:
@@ -293,10 +297,10 @@ class Recording:
     def trace(self, generated: list[int]) -> Trace:
         """One trace of prompt and decoding; of the whole passes alone, where it was interrupted."""
         passes = min((len(parts) for parts in self.parts.values()), default=0)
-        prompt = self.ids.shape[1]
-        chunks = -(-prompt // CHUNK)
-        total = min(passes * CHUNK, prompt) + max(passes - chunks, 0)
-        sizes = [min(CHUNK, prompt - n * CHUNK) if n < chunks else 1 for n in range(passes)]
+        prompt, chunk = self.ids.shape[1], self.chunk
+        chunks = -(-prompt // chunk)
+        total = min(passes * chunk, prompt) + max(passes - chunks, 0)
+        sizes = [min(chunk, prompt - n * chunk) if n < chunks else 1 for n in range(passes)]
         run = torch.cat((self.ids, self.ids.new_tensor([generated])), dim=1)[:, :total]
         values = {name: self.joined(name, passes, total) for name in self.kept} if passes else {}
         return Trace(
@@ -321,4 +325,4 @@ def spread(name: str, value: Tensor, keys: Tensor | None, total: int) -> Tensor:
     assert keys is not None
     nothing = float("-inf") if name.endswith("scores") else 0
     whole = torch.full((*value.shape[:-1], total), nothing, dtype=value.dtype, device=value.device)
-    return whole.index_copy(-1, keys[0], value)
+    return whole.index_copy(-1, keys[0].to(value.device), value)

@@ -93,10 +93,11 @@ class Recorder:
     """A tap that edits, then keeps, then returns.
 
     keep: the full names to keep; edits: full name → edit functions, applied in order. What is kept is handed
-    to `store(name, value, positions, keys)`, by default `self.kept[name] = value` (the newest value wins).
+    to `store(name, value, positions, keys)`, by default `self.kept[name] = value` (the newest value wins), on
+    the CPU wherever the model computes: a card's memory is for the model.
 
-    An edit must return the shape it was given (the dtype is restored); `attention.visible` may be narrowed,
-    not widened. ValueError says which edit broke the rule.
+    An edit must return the shape it was given (dtype and device are restored); `attention.visible` may be
+    narrowed, not widened. ValueError says which edit broke the rule.
     """
 
     keep: Collection[str] = ()
@@ -133,9 +134,9 @@ class Recorder:
             value = self.edited(full, value, edit)
         if full in self.keep:
             if self.store is None:
-                self.kept[full] = value.detach()
+                self.kept[full] = value.detach().cpu()
             else:
-                self.store(full, value.detach(), self.positions, self.keys)
+                self.store(full, value.detach().cpu(), self.positions, self.keys)
         if self.edits and self.prefix:
             self.earlier[full.split(".", 2)[2]] = value
         return value
@@ -148,6 +149,7 @@ class Recorder:
             raise ValueError(
                 f"the edit of {full!r} returned {type(new).__name__}, no tensor: end it with `return value`"
             )
+        new = new.to(value.device)
         if new.shape != value.shape:
             raise ValueError(
                 f"the edit of {full!r} returned shape {tuple(new.shape)}; expected {tuple(value.shape)}"

@@ -38,8 +38,8 @@ class Trace:
     """What one run showed. `trace[name]` has the catalogue's axes, keys in the order of positions.
 
     tokens: B T; labels: one printable text a token (of the first row where B > 1); source: model, config,
-    weights, dtype, products, changes, edits, forms. `trace.axes(name)` tells the letters; `"name" in trace`
-    and iteration go over the names kept.
+    weights, dtype, products, changes, edits, forms. All tensors are on the CPU. `trace.axes(name)` tells the
+    letters; `"name" in trace` and iteration go over the names kept.
     """
 
     tokens: Tensor
@@ -179,7 +179,9 @@ def watch(
 
 
 def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tensor:
-    """A prompt as B T int64 ids; ValueError where it is empty, or text for a model without a tokenizer."""
+    """A prompt as B T int64 ids, on the CPU; ValueError where it is empty, or text for a model that has no
+    tokenizer.
+    """
     if isinstance(prompt, str):
         if not prompt:
             raise ValueError("the prompt is empty: give at least one token")
@@ -200,8 +202,7 @@ def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tenso
         raise ValueError("the prompt is empty: give at least one token")
     if ids.is_floating_point() or ids.ndim not in (1, 2):
         raise ValueError(f"ids are {tuple(ids.shape)} {ids.dtype}; expected T or B T whole numbers")
-    device = model.token_embedding.device
-    return ids.to(torch.int64).to(device).reshape(-1, ids.shape[-1])
+    return ids.to("cpu", torch.int64).reshape(-1, ids.shape[-1])
 
 
 def refuse_too_long(model: Transformer, tokens: int) -> None:

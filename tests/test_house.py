@@ -71,6 +71,7 @@ ROOMS = {
 ALLOWANCES = {  # one file's own package
     "training/tokenizer.py": {"tokenizers"},  # the extra `train`
     "weights/hub.py": {"huggingface_hub"},
+    "kernels/triton.py": {"triton"},  # an extra, where load(kernels="fast") is asked for on a card
     "weights/remote.py": {"huggingface_hub"},
 }
 

@@ -6,6 +6,9 @@
     numba    numba, plain loops, activations in float32                                  `plain`
     torch    torch alone: rows unpacked a tile at a time; needs no numba                 `forms`
 
+On a card, where load(kernels="fast") asks for it, `triton` stands in for a `PackedStack`, with a kernel of
+the same call; it was never run on one.
+
 Against float64 each is within a relative error of 1e-4 (`tests/test_kernels.py`). numba is the extra `fast`;
 it is imported when a kernel is first wanted, and compiles it then.
 """

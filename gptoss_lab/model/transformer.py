@@ -81,6 +81,11 @@ class Transformer(nn.Module):
         if config.tied:
             self.unembed.weight = self.token_embedding
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes. The embedding table may lie elsewhere, and tokens may come from anywhere."""
+        return self.norm.scale.device
+
     def forward(
         self,
         tokens: Tensor,
@@ -98,7 +103,7 @@ class Transformer(nn.Module):
             check(tokens, self.config)
         if positions is None:
             start = 0 if cache is None else cache.tokens
-            positions = (torch.arange(tokens.shape[1], device=tokens.device) + start).expand(tokens.shape)
+            positions = (torch.arange(tokens.shape[1], device=self.device) + start).expand(tokens.shape)
         tap = tap.at(positions=positions)
         x = self.embed(tokens, positions, tap)
         if cache is not None:
@@ -109,18 +114,17 @@ class Transformer(nn.Module):
 
     def embed(self, tokens: Tensor, positions: Tensor | None = None, tap: Tap = SILENT) -> Tensor:
         """The residual that enters block 0: tokens B T → B T D, float32."""
-        x = tap("token_embedding", F.embedding(tokens, self.token_embedding).float())
+        rows = F.embedding(tokens.to(self.token_embedding.device), self.token_embedding)
+        x = tap("token_embedding", rows.to(self.device).float())
         if self.config.positions == "learned":
             if positions is None:
-                positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+                positions = torch.arange(tokens.shape[1], device=self.device).expand(tokens.shape)
             if not torch.compiler.is_compiling():
                 check_learned(positions, self.config)
             rows = F.embedding(positions.clamp(min=0), self.position_embedding).float()
             if tap.wants("position_embedding"):
                 if (positions != positions[0]).any():
-                    raise ValueError(
-                        "'position_embedding' is T D: trace prompts of one length, or one at a time"
-                    )
+                    raise ValueError("'position_embedding' is T D: trace prompts of one length, or alone")
                 rows = tap("position_embedding", rows[0])
             x = x + rows
         return tap("embedding", F.dropout(x, self.config.dropout, self.training))
@@ -194,7 +198,7 @@ def adopt(new: nn.Module, old: nn.Module, asked: str, within: str = "") -> None:
         setattr(new, name, same(name, weight, getattr(old, name, None)))
     for name, buffer in new.named_buffers(recurse=False):
         setattr(new, name, buffer.to(next(old.parameters()).device))
-    for seam in ("attend", "answers"):
+    for seam in ("attend", "answers", "few"):
         if seam in vars(old):
             setattr(new, seam, vars(old)[seam])
 
@@ -211,7 +215,5 @@ def check(tokens: Tensor, config: Config) -> None:
 def check_learned(positions: Tensor, config: Config) -> None:
     """ValueError for positions that were not learned."""
     if positions.numel() and int(positions.max()) >= config.context:
-        raise ValueError(
-            f"position {int(positions.max())} is past the {config.context} positions that {config.name} "
-            "learned; shorten the text"
-        )
+        raise ValueError(f"position {int(positions.max())} is past the {config.context} positions that "
+                         f"{config.name} learned; shorten the text")  # fmt: skip

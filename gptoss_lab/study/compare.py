@@ -145,7 +145,7 @@ def next_tokens(
     at_once = max(1, AT_ONCE // (8 * models[0].config.vocab_size))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for pair in zip(*(row.split(at_once) for row in rows)):
-        logits = [model.read_out(x[None])[0, :, :used] for model, x in zip(models, pair)]
+        logits = [model.read_out(x[None].to(model.device))[0, :, :used] for model, x in zip(models, pair)]
         logs = torch.stack([one.log_softmax(-1).cpu() for one in logits])
         share = logs.exp()
         ids = share.amax(0).topk(min(likeliest, used)).indices

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ..config import NAMED, Config, differing
-from ..cost import checkpoint_bytes, flop_per_token, human, parameters
+from ..cost import SMALL, checkpoint_bytes, flop_per_token, human, parameters
 from ..generation import generate
 from ..model import Transformer
 from ..text.tokenizer_json import write_whole
@@ -31,8 +31,8 @@ from ..training.corpus import DOMAINS, heldout_text, heldout_windows, token_ids
 from ..training.measure import losses
 from ..weights import load
 from ..weights.checkpoint import Checkpoint, open_checkpoint
+from ..weights.devices import usable
 from ..weights.hub import PUBLISHED
-from ..weights.loading import SMALL, usable
 from ..weights.mxfp4 import LARGEST_SCALE
 from ..weights.places import ASSETS, SHIPPED, find
 from ..weights.plans import arithmetic

@@ -31,7 +31,7 @@ def losses(model: Transformer, windows: Tensor, batch: int = 16) -> Tensor:
     """−log p of every target in nats, on the CPU: windows B T+1 → B T. A window's first token is given."""
     was_training, found = model.training, []
     model.eval()
-    for part in windows.to(model.token_embedding.device).split(batch):
+    for part in windows.to(model.device).split(batch):
         logits = model(part[:, :-1])
         found.append(F.cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none").cpu())
     model.train(was_training)

@@ -85,7 +85,7 @@ def read_out_early(model: Transformer, trace: Trace, count: int = 5) -> ReadOuts
     ids, probability, own = [], [], []
     with torch.no_grad():
         for x, after in zip(rows.split(at_once), following.split(at_once)):
-            share = model.read_out(x[None].to(model.token_embedding.device))[0].softmax(-1)
+            share = model.read_out(x[None].to(model.device))[0].softmax(-1)
             best = share[:, :used].topk(count)
             ids.append(best.indices.cpu())
             probability.append(best.values.cpu())

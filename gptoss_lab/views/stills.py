@@ -82,7 +82,7 @@ def read_out(trace: Trace, model: Transformer) -> Any:
     if name not in trace:
         return None
     with torch.no_grad():
-        share = model.read_out(trace[name][:1, -1:].to(model.token_embedding.device))[0, 0].softmax(-1).cpu()
+        share = model.read_out(trace[name][:1, -1:].to(model.device))[0, 0].softmax(-1).cpu()
     best = share.topk(min(8, len(share)))
     labels = text.labels(best.indices.tolist(), model.tokenizer)
     return figures.next_tokens(best.values, labels, top=len(labels), source=trace.caption)

@@ -13,15 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NAMED
+from ..cost import SMALL
 from ..model import Transformer
+from ..model.experts import Experts
 from ..model.linear import Linear, Stack
 from .checkpoint import Checkpoint, check_named, open_checkpoint
+from .devices import precision, usable
+from .half import halve
 from .mxfp4 import LARGEST_SCALE, PackedStack, unpack
 from .places import find
 from .plans import PLANS, Plan, check_fits, wants_fast
 from .reader import CheckpointError, shown, size_of
 
-SMALL = 1_000_000_000  # bytes as float32 up to which dtype=None means float32, and every weight is looked at
 TOKENIZER_LIMIT = 100_000_000
 
 
@@ -31,6 +34,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     kernels: str | None = None,
     memory_limit: int | float | None = None,
+    embedding_device: str | torch.device | None = None,
 ) -> Transformer:
     """A model, ready to answer: in eval mode, without gradients, its `tokenizer` and `weights_from` set.
 
@@ -40,23 +44,32 @@ def load(
         name only a model of that config is loaded, whatever lies at its place.
     device: "cpu", "cuda", "cuda:1" or "mps".
     dtype: how weights are held, and the precision of products.
-        None              float32 where all weights take at most 1 GB so, else as "stored"
+        None              float32 where all weights take at most 1 GB so; else as "stored" on the CPU, and
+                          bfloat16 on other devices, or float16 on those without it
         "stored"          as the files have them, MXFP4 packed; products in float32
         torch.float32     float32, MXFP4 unpacked; products in float32
         torch.bfloat16    bfloat16, MXFP4 packed; products in bfloat16
-    kernels: "exact" (float32 sums), or "fast": weights multiply as they are stored, on the CPU, an operation
-        within a relative 1e-4 (see the room `kernels`). None: "fast" for gpt-oss-20b and gpt-oss-120b on the
-        CPU, with dtype None or "stored"; else "exact".
-    memory_limit: bytes. What takes more is refused before weights are read, with the arithmetic: the weights
-        as held, the cache of one token, the work on it, and the program itself (see `cost.memory_parts`).
+        torch.float16     matrices in float16 or packed in MXFP4, the rest as stored; products in float16, of
+                          rows scaled so that none overflows, and all else in float32 (see `half`);
+                          CheckpointError for weights that could overflow even so
+    kernels: "exact" (sums as torch makes them), or "fast": weights multiply as they are stored, an operation
+        within a relative 1e-4 (see the room `kernels`); on a card MXFP4 alone does, through Triton. None:
+        "fast" for gpt-oss-20b and gpt-oss-120b on the CPU, with dtype None or "stored"; else "exact".
+    memory_limit: bytes of the device. What takes more is refused before weights are read, with the
+        arithmetic: the weights as held, the cache of one token, the work on it, and the program itself (see
+        `cost.memory_parts`).
+    embedding_device: where the embedding table lies, if not on `device`: "cpu" leaves 1.2 GB of gpt-oss-20b
+        out of a card's memory, from which a few rows are fetched. Not for models whose table is tied to the
+        read-out.
 
     ValueError for arguments, CheckpointError (a ValueError) for anything wrong with the files. Where all
     weights take at most 1 GB as float32 each is looked at, and NaN, infinity and scales that mean them are
     refused; larger models are mapped unseen. Nothing is fetched from the network.
     """
     device = usable(device)
+    table_on = device if embedding_device is None else usable(embedding_device)
     if dtype is not None and (not isinstance(dtype, str | torch.dtype) or dtype not in PLANS):
-        raise ValueError(f"dtype={dtype!r}; expected None, 'stored', torch.float32 or torch.bfloat16")
+        raise ValueError(f"dtype={dtype!r}; expected None, 'stored', torch.float32, bfloat16 or float16")
     name, folder = find(source)
     fast = wants_fast(kernels, name, device, dtype)
     opened = open_checkpoint(folder, name)
@@ -64,41 +77,44 @@ def load(
         check_named(opened)
     model = opened.model
     small = 4 * sum(weight.numel() for weight in model.parameters()) <= SMALL
-    plan = PLANS[dtype if dtype is not None else torch.float32 if small and not fast else "stored"]
-    check_fits(memory_limit, opened, plan, fast)
-    fill(model, unpacked(read(opened, plan, look=small), plan))
+    if dtype is None:
+        dtype = torch.float32 if small and not fast else precision(device)
+    plan = PLANS[dtype]
+    if opened.config.tied and table_on != device:
+        raise ValueError(f"embedding_device={str(table_on)!r}: the embedding of {name} is its read-out too, "
+                         f"which multiplies on {str(device)!r}. Leave it out.")  # fmt: skip
+    check_fits(memory_limit, opened, plan, fast, device, table_on)
+    fill(model, unpacked(read(opened, plan, small, device, table_on), plan))
     if opened.config.tied:
         model.unembed.weight = model.token_embedding
         check_tied(opened)
     for part in model.modules():
-        if isinstance(part, Linear | Stack | PackedStack) and plan.compute != torch.float32:
+        for leaf, buffer in part.named_buffers(recurse=False):
+            setattr(part, leaf, buffer.to(device))
+        if isinstance(part, Linear | Stack | PackedStack) and plan.compute == torch.bfloat16:
             part.compute = plan.compute
-    if fast:
+        if isinstance(part, Experts) and isinstance(part.gate_up, PackedStack) and not fast:
+            part.few = 1  # unpacked together, all experts of four tokens take 2 GB of gpt-oss-20b
+    if plan.compute == torch.float16:
+        halve(model)
+    if fast and device.type == "cpu":
         from ..kernels import quicken
 
         quicken(model)
+    elif fast:
+        from ..kernels.triton import quicken as quicken_on_a_card
+
+        quicken_on_a_card(model)
     model.tokenizer = tokenizer_of(opened)
     model.weights_from = f"{name}, {opened.shards.fingerprint()}"
-    return model.to(device).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
-def usable(device: str | torch.device) -> torch.device:
-    """The device, if this machine has it."""
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device={device!r}; expected 'cpu', 'cuda', 'cuda:1' or 'mps'") from None
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(chosen.type):
-        here = ", ".join(kind for kind in there if there[kind])
-        raise ValueError(f"device={str(device)!r} is not available here; available: {here}")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={str(device)!r}: cuda:0 to {torch.cuda.device_count() - 1} are there")
-    return chosen
-
-
-def read(opened: Checkpoint, plan: Plan, look: bool) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors, one after another, mapped where they can stay as they are.
+def read(
+    opened: Checkpoint, plan: Plan, look: bool, device: torch.device, table_on: torch.device
+) -> Iterator[tuple[str, Tensor]]:
+    """Our tensors, one after another: brought to their device as the files have them, on the CPU mapped where
+    they can stay so. table_on: the embedding table's device.
 
     look: refuse NaN, infinity, and scales that mean them (CheckpointError).
     """
@@ -106,6 +122,7 @@ def read(opened: Checkpoint, plan: Plan, look: bool) -> Iterator[tuple[str, Tens
         theirs = []
         for name in row.theirs:
             tensor, where = opened.shards.tensor(name), opened.shards[name]
+            tensor = tensor.to(table_on if row.ours == ("token_embedding",) else device)
             if tensor.is_floating_point():
                 if look and not tensor.isfinite().all():
                     raise CheckpointError(f"{where.path}: tensor {shown(name)} holds NaN or infinity")
@@ -148,7 +165,7 @@ def check_tied(opened: Checkpoint) -> None:
     if entry := opened.shards.get("lm_head.weight"):
         table = opened.model.token_embedding
         head = opened.shards.tensor("lm_head.weight")
-        if head.shape != table.shape or not torch.equal(head.to(table.dtype), table):
+        if head.shape != table.shape or not torch.equal(head.to(table.device, table.dtype), table):
             raise CheckpointError(f"{entry.path}: lm_head.weight differs from the token embedding, with "
                                   "which config.json ties it (tie_word_embeddings)")  # fmt: skip
 

@@ -52,8 +52,13 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -
                          "expected … n 16 and … n")  # fmt: skip
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"MXFP4 is exact in torch.float32 and torch.bfloat16, not in {dtype}")
-    value = F.embedding(blocks.int(), PAIRS.to(blocks.device, dtype)).flatten(-2)  # … n 32
-    return value.mul_(FACTORS.to(scales.device, dtype)[scales.int()][..., None]).flatten(-2)
+    return looked_up(blocks, scales, PAIRS.to(blocks.device, dtype), FACTORS.to(blocks.device, dtype))
+
+
+def looked_up(blocks: Tensor, scales: Tensor, pairs: Tensor, factors: Tensor) -> Tensor:
+    """Packed weights through the two tables, PAIRS and FACTORS: a byte is two values, a scale one factor."""
+    value = F.embedding(blocks.int(), pairs).flatten(-2)  # … n 32
+    return value.mul_(factors[scales.int()][..., None]).flatten(-2)
 
 
 def pack(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,17 +95,21 @@ class PackedStack(nn.Module):
     """One packed matrix per expert, in the place of `model.linear.Stack`: the same call, the same attributes.
 
     blocks: E O n 16 and scales: E O n, uint8, with I = 32n inputs; bias: E O or None. Only the experts asked
-    for are unpacked, and only while they multiply.
+    for are unpacked, and only while they multiply. The tables lie where the weights lie.
     """
 
     compute: torch.dtype = torch.float32
     blocks: Tensor
     scales: Tensor
+    pairs: Tensor
+    factors: Tensor
 
     def __init__(self, blocks: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.register_buffer("blocks", blocks)
         self.register_buffer("scales", scales)
+        self.register_buffer("pairs", PAIRS, persistent=False)
+        self.register_buffer("factors", FACTORS, persistent=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     @property
@@ -110,7 +119,8 @@ class PackedStack(nn.Module):
 
     def matrix(self, index: int | Tensor) -> Tensor:
         """The matrices of the experts `index` (one number, or a tensor of any shape): … O I, in `compute`."""
-        return unpack(self.blocks[index], self.scales[index], self.compute)
+        pairs, factors = self.pairs.to(self.compute), self.factors.to(self.compute)
+        return looked_up(self.blocks[index], self.scales[index], pairs, factors)
 
     def forward(self, x: Tensor, index: int | Tensor) -> Tensor:
         """x N I through the matrix of one expert → N O; or x … I, each row through its own of `index` … → …

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ..cost import human, memory_parts, require_limit, require_memory, widens
+from ..cost import PASS, human, memory_parts, pass_tokens, require_limit, require_memory, widens
 from ..model import Transformer
 from ..model.linear import Linear, Stack
 from .checkpoint import FLOATS, Checkpoint
+from .devices import memory, precision, usable
 from .mxfp4 import PackedStack
 
 FAST = ("gpt-oss-20b", "gpt-oss-120b")  # models for which kernels=None means "fast"
@@ -33,6 +35,7 @@ PLANS: dict[torch.dtype | str, Plan] = {
     "stored": Plan(None, packed=True, compute=torch.float32),
     torch.float32: Plan(torch.float32, packed=False, compute=torch.float32),
     torch.bfloat16: Plan(torch.bfloat16, packed=True, compute=torch.bfloat16),
+    torch.float16: Plan(None, packed=True, compute=torch.float16),
 }
 
 
@@ -42,6 +45,11 @@ def wants_fast(
     """Whether fast kernels are to multiply; ValueError where they are asked for and cannot."""
     if kernels not in (None, "exact", "fast"):
         raise ValueError(f"kernels={kernels!r}; expected 'exact', 'fast' or None")
+    if kernels == "fast" and device.type == "cuda" and dtype != torch.float32:
+        if importlib.util.find_spec("triton") is None:
+            raise ValueError("kernels='fast' on a card needs triton, which torch's builds for cards bring "
+                             "along on Linux; leave kernels out")  # fmt: skip
+        return True
     can = device.type == "cpu" and dtype in (None, "stored")
     if kernels == "fast" and not can:
         raise ValueError(f"kernels='fast' multiplies weights as they are stored, on the CPU; device is "
@@ -49,8 +57,8 @@ def wants_fast(
     return can and (kernels == "fast" or kernels is None and name in FAST)
 
 
-def held_bytes(opened: Checkpoint, plan: Plan) -> tuple[int, int]:
-    """Bytes that the experts take, and that all other weights take."""
+def held_bytes(opened: Checkpoint, plan: Plan, table: bool = True) -> tuple[int, int]:
+    """Bytes that the experts take, and that all other weights take, with the embedding `table` or without."""
     experts = rest = 0
     for row in opened.rows:
         for name in row.ours:
@@ -59,26 +67,38 @@ def held_bytes(opened: Checkpoint, plan: Plan) -> tuple[int, int]:
                 size = like.numel() * plan.held(opened.shards[row.theirs[0]].dtype).itemsize
             else:  # a byte of blocks unpacks to two float32
                 size = like.numel() if plan.packed else 8 * like.numel() * name.endswith("blocks")
+            size = 0 if name == "token_embedding" and not table else size
             experts, rest = (experts + size, rest) if ".experts." in name else (experts, rest + size)
     return experts, rest
 
 
-def needed(opened: Checkpoint, plan: Plan, fast: bool) -> dict[str, int]:
-    """What one token takes, in bytes, part by part."""
-    experts, rest = held_bytes(opened, plan)
-    widened = plan.packed and widens(opened.config, fast)
+def needed(
+    opened: Checkpoint, plan: Plan, fast: bool, kind: str = "cpu", table: bool = True
+) -> dict[str, int]:
+    """What one token takes on a kind of device, in bytes, part by part; `table`: the embedding lies there."""
+    experts, rest = held_bytes(opened, plan, table)
+    widened = plan.packed and widens(opened.config, fast and kind == "cpu")
     held = {"experts": experts, "other weights": rest}
-    return memory_parts(opened.config, held, context=1, tokens=1, widened=widened)
+    return memory_parts(opened.config, held, 1, 1, widened, kind, named(plan.compute))
 
 
-def check_fits(limit: int | float | None, opened: Checkpoint, plan: Plan, fast: bool) -> None:
-    """ValueError, with the arithmetic, where the model does not fit into `limit` bytes."""
+def check_fits(
+    limit: int | float | None, opened: Checkpoint, plan: Plan, fast: bool, device: torch.device,
+    table_on: torch.device,
+) -> None:  # fmt: skip
+    """ValueError, with the arithmetic, where the model does not fit into `limit` bytes of its device."""
     if limit is None:
         return
-    least = sum(needed(opened, PLANS["stored"], fast=True).values())
-    way_on = f"The least, with dtype='stored' and kernels='fast', is {human(least)}"
-    way_on += "." if least <= require_limit(limit) else ": choose a smaller model."
-    require_memory(opened.config.name, needed(opened, plan, fast), require_limit(limit), way_on)
+    if device.type == "cpu":
+        how, least = "dtype='stored' and kernels='fast'", needed(opened, PLANS["stored"], fast=True)
+    else:
+        apart = not opened.config.tied
+        how = "dtype=torch.bfloat16 or float16" + " and embedding_device='cpu'" * apart
+        least = needed(opened, PLANS[torch.bfloat16], False, device.type, table=not apart)
+    way_on = f"The least, with {how}, is {human(sum(least.values()))}"
+    way_on += "." if sum(least.values()) <= require_limit(limit) else ": choose a smaller model."
+    parts = needed(opened, plan, fast, device.type, table=table_on == device)
+    require_memory(opened.config.name, parts, require_limit(limit), way_on)
 
 
 def holders(part: nn.Module) -> list[Linear | Stack | PackedStack]:
@@ -91,15 +111,52 @@ def arithmetic(part: nn.Module) -> str:
     return " and ".join(sorted({getattr(holder, "arithmetic", "exact") for holder in holders(part)}))
 
 
+def named(dtype: torch.dtype) -> str:
+    """A dtype's name without its package's."""
+    return str(dtype).removeprefix("torch.")
+
+
+def prompt_pass(model: Transformer, context: int) -> int:
+    """How many tokens of a prompt go through the model at once."""
+    if model.device.type == "cpu":
+        return PASS
+    return pass_tokens(model.config, context, named(model.unembed.compute))
+
+
+def cache_dtype(model: Transformer) -> torch.dtype:
+    """What keys and values come in, and are cached in: bfloat16 where products are, else float32."""
+    return torch.bfloat16 if model.unembed.compute == torch.bfloat16 else torch.float32
+
+
 def check_run(limit: int | float, model: Transformer, context: int, tokens: int) -> None:
     """ValueError, with the arithmetic, where a run does not fit into `limit` bytes.
 
     context: the most tokens that its cache will hold; tokens: the most that go through the model at once.
+    limit: bytes of the device on which it computes.
     """
-    held = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}  # tied ones once
+    there = [tensor for tensor in model.state_dict().values() if tensor.device == model.device]
+    held = {tensor.data_ptr(): tensor.nbytes for tensor in there}  # tied ones once
     widened = False
     for holder in holders(model):
         stored = holder.blocks if isinstance(holder, PackedStack) else holder.weight
-        widened |= stored.dtype != holder.compute and arithmetic(holder) == "exact"
-    parts = memory_parts(model.config, {"weights": sum(held.values())}, context, tokens, widened)
+        exact = arithmetic(holder) == "exact" or model.device.type != "cpu"  # there prompts are unpacked
+        widened |= stored.dtype != holder.compute and exact
+    weights, kind = {"weights": sum(held.values())}, model.device.type
+    parts = memory_parts(model.config, weights, context, tokens, widened, kind, named(model.unembed.compute))
     require_memory(model.config.name, parts, require_limit(limit), "Shorten the prompt or max_tokens.")
+
+
+def products_on(kind: str, dtype: str | None) -> tuple[str, tuple[int, int] | None]:
+    """The precision of products on a kind of device, and the bytes free and in all of one that is here.
+
+    dtype: "stored", "bfloat16" or "float16"; None: as `load` chooses, or would on a card with bfloat16.
+    """
+    chosen: torch.dtype | str = torch.bfloat16
+    here = None
+    try:
+        device = usable(kind)
+        chosen, here = precision(device), memory(device)
+    except ValueError:  # not on this machine
+        pass
+    said = dtype or (chosen if isinstance(chosen, str) else named(chosen))
+    return "float32" if said == "stored" else said, here
