@@ -24,7 +24,7 @@ from .model import Cache, Transformer
 from .pace import Pace, Tell
 from .tap import SILENT
 from .text import harmony
-from .weights.plans import check_run
+from .weights.plans import cache_dtype, check_run, prompt_pass
 
 CONTEXT = 8192  # tokens that a conversation may have, if not said
 
@@ -85,9 +85,10 @@ class Conversation:
         context = min(CONTEXT, model.config.context) if context is None else context
         if not 1 <= context <= model.config.context:
             raise ValueError(f"context={context}; expected 1 to {model.config.context}, {name}'s own")
-        if memory_limit is not None:
-            check_run(memory_limit, model, context=context, tokens=min(CHUNK, context))
         self.model, self.context = model, context
+        self.chunk = min(CHUNK, context, prompt_pass(model, context))
+        if memory_limit is not None:
+            check_run(memory_limit, model, context=context, tokens=self.chunk)
         self.opening = [harmony.system(effort, date)]
         if instructions:
             self.opening.append(harmony.developer(instructions))
@@ -97,7 +98,7 @@ class Conversation:
     def reset(self) -> None:
         """Forget what has been said."""
         self.messages: list[harmony.Message] = []
-        self.cache = Cache(self.model.config, self.context, device=self.model.token_embedding.device)
+        self.cache = Cache(self.model.config, self.context, 1, cache_dtype(self.model), self.model.device)
         self.mark = Mark([], {})
 
     def ask(
@@ -127,9 +128,9 @@ class Conversation:
         if ids[: len(self.mark.ids)] != self.mark.ids:
             self.mark = Mark([], {})
         self.mark.restore(self.cache)
-        new = torch.tensor([ids[len(self.mark.ids) :]], device=self.model.token_embedding.device)
+        new = torch.tensor([ids[len(self.mark.ids) :]])
         marks = [self.model.tokenizer.encode_single_token(mark) for mark in ("<|return|>", "<|call|>")]
-        logits = decode(self.model, new, self.cache, SILENT)
+        logits = decode(self.model, new, self.cache, SILENT, self.chunk)
         tokens = sample(self.model, logits, most, temperature, top_k, top_p, self.generator, marks)
         self.messages.append(asked)
         return Reply(self, ids, Pace(self.model, Run(new, tokens, None), tell=tell))

@@ -203,7 +203,8 @@ def device_figures(
     tokens = min(context, PASS if kind == "cpu" else pass_tokens(config, context, products))
     held = {"weights" if table else "weights but the embedding": held_bytes(config, products, table)}
     parts = memory_parts(config, held, context, tokens, widened, kind, products)
-    return {"products": products, "tokens_a_pass": tokens, "bytes": parts, "bytes_together": sum(parts.values())}
+    told = {"products": products, "tokens_a_pass": tokens, "bytes": parts}
+    return told | {"bytes_together": sum(parts.values())}
 
 
 def device_table(kind: str, told: Mapping[str, Any]) -> str:
