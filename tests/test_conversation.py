@@ -124,6 +124,7 @@ def test_a_reply_that_is_stopped_is_kept_and_the_next_turn_is_sound(model, monke
 
 
 def test_a_prompt_that_is_stopped_half_way_leaves_no_trace(model, monkeypatch):
+    monkeypatch.setattr("gptoss_lab.conversation.CHUNK", 16)
     talk, passes = Conversation(model), []
 
     def stop(block, inputs, output):
@@ -132,7 +133,6 @@ def test_a_prompt_that_is_stopped_half_way_leaves_no_trace(model, monkeypatch):
             raise KeyboardInterrupt
 
     hook = model.blocks[1].register_forward_hook(stop)
-    monkeypatch.setattr(generation, "CHUNK", 16)
     reply = talk.ask("Who wrote Emma?")
     with pytest.raises(KeyboardInterrupt):
         list(reply)
