@@ -21,10 +21,10 @@ class LayerCache:
     def __init__(
         self, size: int, batch: int, config: Config, dtype: torch.dtype, device: torch.device | str
     ) -> None:
-        shape = (batch, size, config.n_kv_heads, config.d_head)
+        shape = (batch, config.n_kv_heads, size, config.d_head)  # a head's keys lie together, to be read at once
         self.size = size
-        self.k = torch.zeros(shape, dtype=dtype, device=device)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self.k = torch.zeros(shape, dtype=dtype, device=device).transpose(1, 2)  # B S G C
+        self.v = torch.zeros(shape, dtype=dtype, device=device).transpose(1, 2)
         self.positions = torch.full((batch, size), -1, dtype=torch.int64, device=device)
         self.seen = 0
 

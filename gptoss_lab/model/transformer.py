@@ -194,9 +194,10 @@ def adopt(new: nn.Module, old: nn.Module, asked: str, within: str = "") -> None:
         setattr(new, name, same(name, weight, getattr(old, name, None)))
     for name, buffer in new.named_buffers(recurse=False):
         setattr(new, name, buffer.to(next(old.parameters()).device))
-    for seam in ("attend", "answers"):
+    for seam in ("attend", "answers", "project"):
         if seam in vars(old):
-            setattr(new, seam, vars(old)[seam])
+            form = vars(old)[seam]  # one that knows its module has another for the new one
+            setattr(new, seam, form.on(new) if hasattr(form, "on") else form)
 
 
 def check(tokens: Tensor, config: Config) -> None:
