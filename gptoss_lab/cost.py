@@ -15,6 +15,7 @@ from .config import Config
 MXFP4_BYTES = Fraction(17, 32)  # 16 bytes of nibbles and one scale for 32 weights
 
 PROGRAM_BYTES = 450_000_000  # Python with torch and numba: 0.42 GB where it was measured (Linux, torch 2.13)
+SCORES = 1 << 22  # of attention's scores, what fast kernels hold at a time
 GATHERED = 4  # tokens up to which the matrices of all their experts are unpacked together (Experts.few)
 
 
@@ -105,17 +106,23 @@ def flop_per_token(config: Config, context: int) -> int:
     return 2 * active_parameters(config) + 4 * config.n_heads * config.d_head * seen
 
 
-def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False) -> int:
+def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False, fast: bool = False) -> int:
     """Bytes that a pass over `tokens` tokens, which see `keys`, takes at its peak, beside weights and cache.
 
-    widened: matrices that are not stored in float32 are brought to it to multiply, as exact kernels do. From
-    the shapes of the explicit forms, all float32, logits of the last position alone; an upper bound.
+    widened: matrices that are not stored in float32 are brought to it to multiply, as exact kernels do. fast:
+    attention holds SCORES at a time, as fast kernels let it, in place of the explicit form's whole pattern.
+    From the shapes, all float32, logits of the last position alone; an upper bound.
     """
     T, S, D, C, F = tokens, keys, config.d_model, config.d_head, config.d_ff
     heads, kv = config.n_heads * C, config.n_kv_heads * C
     into = F * (2 if config.gated else 1)
-    projected = T * 3 * (heads + 2 * kv) + 3 * S * heads  # q, k, v, before and after rotation; k, v per head
-    attention = projected + 5 * T * config.n_heads * (S + 1)  # scores, with the sink, their softmax, its mask
+    projected = T * 3 * (heads + 2 * kv)  # q, k, v, before and after rotation
+    if fast:  # a part's scores, at least one query's; all queries' mask, a banded layer's distances; the answer
+        part = max(min(SCORES, T * config.n_heads * S), config.n_heads * S)
+        distances = 2 * T * min(S, T + (config.window or 0)) * (config.window is not None)
+        attention = projected + 2 * part + T * S + distances + 3 * T * heads + 4 * S * kv
+    else:  # k, v per head; scores, with the sink, their softmax, its mask
+        attention = projected + 3 * S * heads + 5 * T * config.n_heads * (S + 1)
     rows = T * (config.experts_per_token or 1)
     feed_forward = rows * (3 * D + 5 * into)  # gate and up: together, apart, clamped, through the sigmoid
     values = 5 * T * D + max(attention, feed_forward) + 5 * config.vocab_size
@@ -136,7 +143,7 @@ def widens(config: Config, fast: bool) -> bool:
 
 
 def memory_parts(
-    config: Config, held: Mapping[str, int], context: int, tokens: int, widened: bool
+    config: Config, held: Mapping[str, int], context: int, tokens: int, widened: bool, fast: bool = False
 ) -> dict[str, int]:
     """What running a model takes, in bytes: its weights as `held`, the cache of `context` tokens, the work of
     a pass over `tokens` of them, and the program. See `work_bytes`.
@@ -144,7 +151,7 @@ def memory_parts(
     return {
         **held,
         f"cache of {context} token{'s' * (context > 1)}": cache_bytes(config, context, item_bytes=4),
-        f"work on {tokens}": work_bytes(config, tokens, context, widened),
+        f"work on {tokens}": work_bytes(config, tokens, context, widened, fast),
         "the program": PROGRAM_BYTES,
     }
 

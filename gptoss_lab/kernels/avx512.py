@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -219,15 +220,18 @@ def sixteen(
 
 
 @compiled(parallel=True)
-def multiply(blocks: Any, scales: Any, x: Any, jobs: Any, out: Any) -> None:
-    """Packed rows times float32 vectors, which are quantized first. Otherwise as `plain.multiply`."""
+def multiply_in_parts(blocks: Any, scales: Any, x: Any, jobs: Any, parts: int, out: Any) -> None:
+    """Packed rows times float32 vectors, which are quantized first. Otherwise as `plain.multiply`.
+
+    parts: how many threads share each job's rows.
+    """
     height, n = scales.shape[1:]
     q, less = np.empty((len(x), n, 2 * BLOCK), np.int8), np.empty((len(x), n), np.int32)
     step, source = np.empty((len(x), n), np.float32), np.arange(len(x))
     for row in prange(len(x)):
         quantize(x[row], q[row], less[row], step[row])
-    chunks, parts = (height + ROWS - 1) // ROWS, get_num_threads()
-    for part in prange(parts):  # each thread takes its share of every job's rows
+    chunks = (height + ROWS - 1) // ROWS
+    for part in prange(parts):  # jobs differ in size: each thread takes its share of every one
         for expert, first, count in jobs:
             for chunk in range(chunks * part // parts, chunks * (part + 1) // parts):
                 row = chunk * ROWS
@@ -237,10 +241,15 @@ def multiply(blocks: Any, scales: Any, x: Any, jobs: Any, out: Any) -> None:
                         out[first + vector, row + r] = total[vector, r]
 
 
+def multiply(blocks: Any, scales: Any, x: Any, jobs: Any, out: Any) -> None:
+    """The same, in as many parts as numba has threads."""
+    multiply_in_parts(blocks, scales, x, jobs, numba.get_num_threads(), out)
+
+
 @compiled(parallel=True)
 def experts(
     x: Any, source: Any, place: Any, jobs: Any, blocks: Any, scales: Any, bias: Any, down_blocks: Any,
-    down_scales: Any, down_bias: Any, limit: Any, alpha: Any, out: Any,
+    down_scales: Any, down_bias: Any, limit: Any, alpha: Any, parts: int, out: Any,
 ) -> None:  # fmt: skip
     """gate and up, clamped SwiGLU and down of gpt-oss's experts, in one call.
 
@@ -253,7 +262,7 @@ def experts(
     step, act = np.empty((len(x), n), np.float32), np.empty((len(source), m * BLOCK), np.float32)
     for row in prange(len(x)):
         quantize(x[row], q[row], less[row], step[row])
-    parts, limit, alpha = get_num_threads(), np.float32(limit), np.float32(alpha)
+    limit, alpha = np.float32(limit), np.float32(alpha)
     chunks = (height + ROWS - 1) // ROWS
     for part in prange(parts):
         for expert, first, count in jobs:

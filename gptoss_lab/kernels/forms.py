@@ -93,10 +93,15 @@ class NumbaForm(TorchForm):
             self.few_packed = self.together = sys.maxsize
         announce()
 
+    @property
+    def threads(self) -> int:
+        """How many a kernel takes."""
+        return min(torch.get_num_threads(), int(self.numba.config.NUMBA_NUM_THREADS))
+
     def run(self, kernel: Any, *arrays: Any) -> None:
         """Call a kernel, on as many threads as torch has."""
         with LOCK:
-            self.numba.set_num_threads(min(torch.get_num_threads(), self.numba.config.NUMBA_NUM_THREADS))
+            self.numba.set_num_threads(self.threads)
             kernel(*arrays)
 
     def unpack(self, blocks: Tensor, scales: Tensor) -> Tensor:
@@ -135,7 +140,7 @@ class NumbaForm(TorchForm):
         out = torch.empty(len(source), down[1].shape[1])
         rows = [torch.tensor(one).numpy() for one in (source, place, jobs)]
         stacks = [(blocks.numpy(), scales.numpy(), bits(bias)) for blocks, scales, bias in (first, down)]
-        self.run(self._experts, x.numpy(), *rows, *stacks[0], *stacks[1], limit, alpha, out.numpy())
+        self.run(self._experts, x.numpy(), *rows, *stacks[0], *stacks[1], limit, alpha, self.threads, out.numpy())
         return out
 
 

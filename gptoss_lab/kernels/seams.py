@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..cost import SCORES
 from ..model.attention import Attention, attend, attend_fused
 from ..model.experts import Experts
 from ..model.linear import Linear
@@ -19,7 +20,6 @@ from ..weights.mxfp4 import PackedStack
 from .forms import TorchForm, form
 from .holders import FastLinear, FastStack, bfloat16, here, runs
 
-AT_ONCE = 1 << 22  # scores at a time, 17 MB: what attention takes does not grow with the length of the prompt
 INSIDE_ATTENTION = ("scores", "pattern", "sink")
 INSIDE_EXPERTS = ("gate", "up", "act", "pre")
 
@@ -76,7 +76,7 @@ class Attend:
 
 
 def attend_by_parts(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None) -> Tensor:
-    """As `model.attention.attend`, some queries at a time, k and v as they are: no more than AT_ONCE scores.
+    """As `model.attention.attend`, some queries at a time, k and v as they are: no more than SCORES scores.
 
     A key that none of these queries may see, at either end, is left out: windows cost what they show.
     """
@@ -85,7 +85,7 @@ def attend_by_parts(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor 
     k, v = k.float().permute(0, 2, 3, 1), v.float().transpose(1, 2)  # B G C S, B G S C
     parts, start = [], 0
     while start < T:
-        end = min(T, start + max(1, AT_ONCE // max(1, B * H * k.shape[-1])))
+        end = min(T, start + max(1, SCORES // max(1, B * H * k.shape[-1])))
         part = seen[:, start:end]
         shown = part.flatten(0, 1).any(0).nonzero()
         low, high = (int(shown[0]), int(shown[-1]) + 1) if len(shown) else (0, min(1, k.shape[-1]))
@@ -113,14 +113,14 @@ class Answers:
     def __init__(self, experts: Experts) -> None:
         self.experts = experts
 
-    def on(self, experts: Experts) -> Answers:
-        """The same, for another module that holds these weights."""
-        return Answers(experts)
+    def on(self, experts: Experts) -> Answers | None:
+        """The same, for another module that holds these weights; None where its config asks for other sums."""
+        return Answers(experts) if fits(experts) else None
 
     def __call__(self, x: Tensor, choice: Tensor, tap: Tap = SILENT) -> Tensor:
         """As `Experts.answers`."""
         first, down, config = self.experts.gate_up, self.experts.down, self.experts.config
-        if any(tap.wants(name) for name in INSIDE_EXPERTS) or not (choice.numel() and self.usable(x)):
+        if any(tap.wants(name) for name in INSIDE_EXPERTS) or not (choice.numel() and here(x, first.blocks)):
             return Experts.answers(self.experts, x, choice, tap)
         kept, experts = choice.shape[-1], choice.flatten().tolist()
         if not 0 <= min(experts) <= max(experts) < first.shape[0]:
@@ -139,12 +139,13 @@ class Answers:
         )
         return y.unflatten(0, choice.shape)
 
-    def usable(self, x: Tensor) -> bool:
-        """Whether the kernel can answer: packed stacks with biases in bfloat16, gpt-oss's SwiGLU."""
-        stacks = [self.experts.gate_up, self.experts.down]
-        packed = all(isinstance(one, FastStack) and one.form.fused and here(x, one.blocks) for one in stacks)
-        biased = all(one.bias is not None and one.bias.dtype == torch.bfloat16 for one in stacks)
-        return packed and biased and self.experts.config.activation == "clamped_swiglu"
+
+def fits(experts: Experts) -> bool:
+    """Whether the kernel can answer for them: packed, with biases in bfloat16, and gpt-oss's SwiGLU."""
+    stacks = [experts.gate_up, experts.down]
+    packed = all(isinstance(one, FastStack) and one.form.fused for one in stacks)
+    biased = all(one.bias is not None and one.bias.dtype == torch.bfloat16 for one in stacks)
+    return packed and biased and experts.config.activation == "clamped_swiglu"
 
 
 def quicken(model: nn.Module, chosen: TorchForm | None = None) -> None:
@@ -160,5 +161,5 @@ def quicken(model: nn.Module, chosen: TorchForm | None = None) -> None:
                 setattr(part, name, FastStack(child.blocks, child.scales, child.bias, chosen))
         if isinstance(part, Attention):
             part.project, part.attend = Project(part), Attend(chosen)  # type: ignore[method-assign]
-        elif isinstance(part, Experts):
+        elif isinstance(part, Experts) and fits(part):
             part.answers = Answers(part)  # type: ignore[method-assign]

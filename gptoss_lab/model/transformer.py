@@ -196,8 +196,9 @@ def adopt(new: nn.Module, old: nn.Module, asked: str, within: str = "") -> None:
         setattr(new, name, buffer.to(next(old.parameters()).device))
     for seam in ("attend", "answers", "project"):
         if seam in vars(old):
-            form = vars(old)[seam]  # one that knows its module has another for the new one
-            setattr(new, seam, form.on(new) if hasattr(form, "on") else form)
+            form = vars(old)[seam]  # one that knows its module has another for the new one, or None
+            if (form := form.on(new) if hasattr(form, "on") else form) is not None:
+                setattr(new, seam, form)
 
 
 def check(tokens: Tensor, config: Config) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..cost import human, memory_parts, require_limit, require_memory, widens
-from ..model import Transformer
+from ..model import Transformer, attend
 from ..model.linear import Linear, Stack
 from .checkpoint import FLOATS, Checkpoint
 from .mxfp4 import PackedStack
@@ -68,7 +68,7 @@ def needed(opened: Checkpoint, plan: Plan, fast: bool) -> dict[str, int]:
     experts, rest = held_bytes(opened, plan)
     widened = plan.packed and widens(opened.config, fast)
     held = {"experts": experts, "other weights": rest}
-    return memory_parts(opened.config, held, context=1, tokens=1, widened=widened)
+    return memory_parts(opened.config, held, context=1, tokens=1, widened=widened, fast=fast)
 
 
 def check_fits(limit: int | float | None, opened: Checkpoint, plan: Plan, fast: bool) -> None:
@@ -101,5 +101,6 @@ def check_run(limit: int | float, model: Transformer, context: int, tokens: int)
     for holder in holders(model):
         stored = holder.blocks if isinstance(holder, PackedStack) else holder.weight
         widened |= stored.dtype != holder.compute and arithmetic(holder) == "exact"
-    parts = memory_parts(model.config, {"weights": sum(held.values())}, context, tokens, widened)
+    fast = all(block.attention.attend is not attend for block in model.blocks)
+    parts = memory_parts(model.config, {"weights": sum(held.values())}, context, tokens, widened, fast)
     require_memory(model.config.name, parts, require_limit(limit), "Shorten the prompt or max_tokens.")
