@@ -117,7 +117,7 @@ def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False, fa
     heads, kv = config.n_heads * C, config.n_kv_heads * C
     into = F * (2 if config.gated else 1)
     projected = T * 3 * (heads + 2 * kv)  # q, k, v, before and after rotation
-    if fast:  # a part's scores, at least one query's; all queries' mask, a banded layer's distances; the answer
+    if fast:  # a part's scores, one query's at least; the mask, a banded layer's distances; the answer
         part = max(min(SCORES, T * config.n_heads * S), config.n_heads * S)
         distances = 2 * T * min(S, T + (config.window or 0)) * (config.window is not None)
         attention = projected + 2 * part + T * S + distances + 3 * T * heads + 4 * S * kv

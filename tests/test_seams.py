@@ -1,4 +1,4 @@
-"""Fast forms in the model's seams: attention by parts and by a kernel, q k v in one call, experts in one call."""
+"""Fast forms in the seams: attention by parts and by a kernel; q, k, v in one call; experts in one call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import toys
 from test_kernels import TOLERANCE, any_form, normal, off  # noqa: F401
 from toy_checkpoints import model_of
 
-from gptoss_lab.kernels import available, form, quicken, seams
+from gptoss_lab.kernels import available, quicken, seams
 from gptoss_lab.kernels.seams import Answers, Attend, Project, attend_by_parts
 from gptoss_lab.model import attend, clamped_swiglu
 from gptoss_lab.model.experts import Experts
@@ -20,24 +20,32 @@ from gptoss_lab.weights import load, save
 
 
 def asked(
-    batch: int, new: int, keys: int, heads: int = 8, groups: int = 2, width: int = 16, window: int | None = None
+    batch: int,
+    new: int,
+    keys: int,
+    heads: int = 8,
+    groups: int = 2,
+    width: int = 16,
+    window: int | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """q, k, v, what is seen and sinks; keys in any order, as a ring has them, and some that nobody may see."""
+    """q, k, v, what is seen, sinks; keys in any order, as a ring has them, and some that nobody may see."""
     generator = torch.Generator().manual_seed(keys)
     order = torch.randperm(keys, generator=generator).expand(batch, -1)
     queries = torch.arange(keys - new, keys).expand(batch, -1)[..., None]
     seen = (order[:, None] <= queries) & (queries - order[:, None] < (window or keys))
     seen &= torch.rand(batch, 1, keys, generator=generator) > 0.1
     q, sink = normal(batch, new, heads, width), 2 * normal(batch, heads, new, seed=2)
-    k, v = (normal(batch, groups, keys + 3, width, seed=n).transpose(1, 2)[:, :keys] for n in (3, 4))
+    k = normal(batch, groups, keys + 3, width, seed=3).transpose(1, 2)[:, :keys]  # as a cache has them
+    v = normal(batch, keys, groups, 2 * width, seed=4)[..., :width]  # cut out of something wider
     return q, k, v, seen, sink
 
 
 SHAPES = [
-    {"batch": 1, "new": 1, "keys": 1}, {"batch": 1, "new": 1, "keys": 130}, {"batch": 2, "new": 3, "keys": 77},
-    {"batch": 1, "new": 2, "keys": 50, "heads": 20, "groups": 2}, {"batch": 1, "new": 4, "keys": 9, "width": 64},
-    {"batch": 1, "new": 1, "keys": 40, "window": 7}, {"batch": 2, "new": 40, "keys": 70, "window": 9},
-    {"batch": 1, "new": 90, "keys": 90}, {"batch": 1, "new": 30, "keys": 31, "heads": 3, "groups": 3, "width": 5},
+    {"batch": 1, "new": 1, "keys": 1}, {"batch": 1, "new": 1, "keys": 130},
+    {"batch": 2, "new": 3, "keys": 77}, {"batch": 1, "new": 2, "keys": 50, "heads": 20, "groups": 2},
+    {"batch": 1, "new": 4, "keys": 9, "width": 64}, {"batch": 1, "new": 1, "keys": 40, "window": 7},
+    {"batch": 2, "new": 40, "keys": 70, "window": 9}, {"batch": 1, "new": 90, "keys": 90},
+    {"batch": 1, "new": 30, "keys": 31, "heads": 3, "groups": 3, "width": 5},
 ]  # fmt: skip
 
 
@@ -86,11 +94,13 @@ def test_experts_in_one_call_answer_as_one_by_one(published, tokens) -> None:
     """Against float64: gate, up, SwiGLU and down of the unpacked weights."""
     experts = load(published, kernels="fast").blocks[1].experts
     exact = load(published, dtype=torch.float32).blocks[1].experts.double()
+    exact.gate_up.compute = exact.down.compute = torch.float64
     x = normal(2, tokens, experts.config.d_model)
     choice = torch.randint(0, 7, (2, tokens, 3), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours = experts.answers(x, choice)
-        gate, up = exact.gate_up(x.double()[:, :, None].expand(-1, -1, 3, -1), choice).unflatten(-1, (-1, 2)).unbind(-1)
+        rows = exact.gate_up(x.double()[:, :, None].expand(-1, -1, 3, -1), choice)
+        gate, up = rows.unflatten(-1, (-1, 2)).unbind(-1)
         theirs = exact.down(clamped_swiglu(gate, up), choice)
     assert (gate > 7).any() and (up < -7).any() and off(ours, theirs) < TOLERANCE
     with pytest.raises(IndexError, match="there are 0 to 6"):
@@ -110,7 +120,8 @@ def test_q_k_and_v_in_one_call_are_those_of_three(any_form, published) -> None: 
 def test_another_config_over_the_same_weights_keeps_the_forms_and_uses_its_own(published) -> None:
     model = load(published, kernels="fast")
     block = model.with_config(swiglu_limit=1.0, experts_per_token=1).blocks[0]
-    assert isinstance(block.attention.project, Project) and block.attention.project.attention is block.attention
+    project = block.attention.project
+    assert isinstance(project, Project) and project.attention is block.attention
     assert isinstance(block.attention.attend, Attend)
     if "avx512" in available():
         assert isinstance(block.experts.answers, Answers) and block.experts.answers.experts is block.experts
@@ -131,7 +142,8 @@ def test_where_a_tap_looks_inside_the_explicit_form_runs_and_elsewhere_the_fast_
         forms = trace.source["forms"]
         assert [one.split()[0] for one in forms] == ["explicit", "fused", "fused"]
         if "avx512" in available():
-            assert [one.split()[2] for one in forms] == ["fused", "walked" if count > 4 else "gathered", "fused"]
+            explicit = "walked" if count > 4 else "gathered"
+            assert [one.split()[2] for one in forms] == ["fused", explicit, "fused"]
         silent = watch(model, list(range(count)), keep="logits")
         assert off(trace["logits"], silent["logits"].double()) < 1e-3
         assert trace["blocks.1.experts.act"].any() and trace["blocks.0.attention.pattern"].any()

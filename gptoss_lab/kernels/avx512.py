@@ -1,8 +1,9 @@
-"""Packed rows × vectors with AVX-512 (VNNI and VBMI): sixteen rows beside one another, four weights to a lane.
+"""Packed rows × vectors with AVX-512 (VNNI and VBMI): sixteen rows abreast, four weights to a lane.
 
-A block of sixteen rows is sixteen times 16 bytes. Turned by 4 bytes it is four vectors whose lane r holds eight
-weights of row r; a byte shuffle makes each nibble 12 + 2 · value, a whole number from 0 to 24. Activations are
-rounded to 16 bits with one step a block, and stand as a high and a low byte, q = 256 · high + low:
+A block of sixteen rows is sixteen times 16 bytes. Turned by 4 bytes it is four vectors whose lane r holds
+eight weights of row r; a byte shuffle makes each nibble 12 + 2 · value, a whole number from 0 to 24.
+Activations are rounded to 16 bits with one step a block, and stand as a high and a low byte, q = 256 · high +
+low:
 
     sums   = Σ (12 + 2 · value) · q − 12 Σ q      16 multiply-adds of 64 bytes: 512 products, exactly
     total += sums · step · 2^(s − 126)            lane by lane: each row has its own scale s

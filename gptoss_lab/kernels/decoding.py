@@ -27,7 +27,7 @@ FLOATS = ir.VectorType(FLOAT, LANES)
 
 @intrinsic
 def match(typing: Any, q: Any, k: Any, key: Any, apart: Any, keys: Any, scores: Any) -> Any:
-    """q · k of eight heads and the keys `key` and key + 1, to scores[key] and scores[key + 1], 8 float32 each.
+    """q · k of eight heads with the keys `key` and key + 1 → scores[key] and scores[key + 1], 8 each.
 
     q: 8 C; k: the first key's vector, the others `apart` numbers further on each; keys: how many there are.
     """
@@ -121,7 +121,8 @@ def weigh(typing: Any, scores: Any, pairs: Any, sink: Any, total: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         scores, pairs, sink, total = args
         (scores,), _ = arrays(context, builder, signature, (scores,), 1)
-        (sink, total), _ = arrays(context, builder, signature.replace(args=signature.args[2:]), (sink, total), 2)
+        rest = signature.replace(args=signature.args[2:])
+        (sink, total), _ = arrays(context, builder, rest, (sink, total), 2)
         eight = ir.VectorType(FLOAT, HEADS)
         nothing, zero = each(FLOATS, -math.inf), each(FLOATS, 0.0)
         twice = ir.Constant(ir.VectorType(WHOLE, LANES), list(range(HEADS)) * 2)
@@ -146,12 +147,8 @@ def weigh(typing: Any, scores: Any, pairs: Any, sink: Any, total: Any) -> Any:
         sums = cgutils.alloca_once_value(
             builder, builder.select(gone, zero, exponentials(builder, builder.fsub(first, both)))
         )
-        builder.store(
-            builder.shuffle_vector(
-                builder.load(sums), zero, ir.Constant(ir.VectorType(WHOLE, LANES), list(range(HEADS)) + [16] * HEADS)
-            ),
-            sums,
-        )
+        once = ir.Constant(ir.VectorType(WHOLE, LANES), [*range(HEADS)] + HEADS * [LANES])
+        builder.store(builder.shuffle_vector(builder.load(sums), zero, once), sums)
         with cgutils.for_range(builder, pairs, intp=pairs.type) as loop:
             score = builder.load(line(loop), align=4)
             share = exponentials(builder, builder.fsub(score, both))
@@ -172,12 +169,12 @@ def weigh(typing: Any, scores: Any, pairs: Any, sink: Any, total: Any) -> Any:
 def attend(q: Any, k: Any, v: Any, seen: Any, sinks: Any, out: Any) -> None:
     """As `model.attention.attend`. C is a multiple of 16.
 
-    q: B T H C; k, v: B S G C, a token's G C lying together; seen: B T S; sinks: B H T, or of length 0;
+    q: B T H C; k, v: B S G C, the C of a head lying together; seen: B T S; sinks: B H T, or of length 0;
     out: B T H C.
     """
     batch, tokens, heads, width = q.shape
     keys, groups = k.shape[1:3]
-    shared, apart = heads // groups, k.strides[1] // 4
+    shared = heads // groups
     scale, nothing = np.float32(1 / math.sqrt(width)), np.float32(-math.inf)
     eights, pairs = (shared + HEADS - 1) // HEADS, (keys + 1) // 2
     for job in prange(batch * tokens * groups * eights):
@@ -192,7 +189,7 @@ def attend(q: Any, k: Any, v: Any, seen: Any, sinks: Any, out: Any) -> None:
                 sink[r] = sinks[b, head, t]
         scores, mixed = np.empty((2 * pairs, HEADS), np.float32), np.empty((HEADS, width), np.float32)
         for key in range(0, keys, 2):
-            match(mine, k[b, 0, g], key, apart, keys, scores)
+            match(mine, k[b, 0, g], key, k.strides[1] // 4, keys, scores)
         scores[keys:] = nothing
         for key in range(keys):
             if not seen[b, t, key]:
@@ -200,7 +197,7 @@ def attend(q: Any, k: Any, v: Any, seen: Any, sinks: Any, out: Any) -> None:
         total = np.empty(HEADS, np.float32)
         weigh(scores, pairs, sink, total)
         for channel in range(0, width, LANES):
-            mix(scores, v[b, 0, g], channel, apart, keys, mixed)
+            mix(scores, v[b, 0, g], channel, v.strides[1] // 4, keys, mixed)
         for r in range(min(HEADS, shared - first)):
             for c in range(width):
                 share = mixed[r, c] / total[r] if total[r] != 0 else np.float32(0)

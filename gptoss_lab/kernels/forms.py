@@ -136,11 +136,11 @@ class NumbaForm(TorchForm):
     ) -> Tensor:  # fmt: skip
         """Tokens through experts."""
         assert self.fused
-        np = self.numba.np.numpy_support.np
         out = torch.empty(len(source), down[1].shape[1])
         rows = [torch.tensor(one).numpy() for one in (source, place, jobs)]
         stacks = [(blocks.numpy(), scales.numpy(), bits(bias)) for blocks, scales, bias in (first, down)]
-        self.run(self._experts, x.numpy(), *rows, *stacks[0], *stacks[1], limit, alpha, self.threads, out.numpy())
+        numbers = (limit, alpha, self.threads)
+        self.run(self._experts, x.numpy(), *rows, *stacks[0], *stacks[1], *numbers, out.numpy())
         return out
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..model.linear import Linear
 from ..weights.mxfp4 import PackedStack
-from .forms import Job, TorchForm, form
+from .forms import Job, TorchForm
 
 TILE = 480  # rows unpacked at a time: a tile of gpt-oss-20b takes 5.5 MB
 

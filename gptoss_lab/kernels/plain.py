@@ -117,7 +117,7 @@ def wide(bits: Any) -> Any:
 
 @compiled()
 def place_of(chunk: int, weights: Any) -> tuple[int, int, int]:
-    """The matrix of a chunk of ROWS rows, how many rows the ones before have, and the chunk's first row in it."""
+    """The matrix of a chunk of ROWS rows, how many rows stand before it, and the chunk's first row in it."""
     matrix = before = 0
     while chunk >= (len(weights[matrix]) + ROWS - 1) // ROWS:
         chunk -= (len(weights[matrix]) + ROWS - 1) // ROWS

@@ -69,8 +69,9 @@ class Attend:
             return attend(q, k, v, seen, sink, tap, dropout)
         if dropout or torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             return attend_fused(q, k, v, seen, sink, tap, dropout)
-        plain = q.device.type == "cpu" and q.dtype == k.dtype == v.dtype == torch.float32
-        if plain and q.shape[1] <= self.form.few_queries and q.shape[-1] % 16 == 0 and k.stride(-1) == 1:
+        few = q.device.type == "cpu" and q.shape[1] <= self.form.few_queries and q.shape[-1] % 16 == 0
+        plain = q.dtype == k.dtype == v.dtype == torch.float32 and k.stride(-1) == v.stride(-1) == 1
+        if few and plain:
             return self.form.attend(q, k, v, seen, sink)
         return attend_by_parts(q, k, v, seen, sink)
 
@@ -114,7 +115,7 @@ class Answers:
         self.experts = experts
 
     def on(self, experts: Experts) -> Answers | None:
-        """The same, for another module that holds these weights; None where its config asks for other sums."""
+        """The same, for another module that holds these weights; None where its config asks for others."""
         return Answers(experts) if fits(experts) else None
 
     def __call__(self, x: Tensor, choice: Tensor, tap: Tap = SILENT) -> Tensor:

@@ -94,7 +94,7 @@ def attend_fused(
 
 
 class Attention(nn.Module):
-    """One layer of attention with its norm. `attend` and `project` are seams: faster forms may stand there."""
+    """One layer of attention with its norm. `attend` and `project` are seams, for faster forms."""
 
     frequencies: Tensor
 

@@ -21,7 +21,7 @@ class LayerCache:
     def __init__(
         self, size: int, batch: int, config: Config, dtype: torch.dtype, device: torch.device | str
     ) -> None:
-        shape = (batch, config.n_kv_heads, size, config.d_head)  # a head's keys lie together, to be read at once
+        shape = (batch, config.n_kv_heads, size, config.d_head)  # a head's keys lie together
         self.size = size
         self.k = torch.zeros(shape, dtype=dtype, device=device).transpose(1, 2)  # B S G C
         self.v = torch.zeros(shape, dtype=dtype, device=device).transpose(1, 2)
