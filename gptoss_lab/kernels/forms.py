@@ -77,10 +77,12 @@ class NumbaForm(TorchForm):
 
     def __init__(self, name: str) -> None:
         import numba
+        import numpy
 
         from . import decoding, plain
 
-        self.name, self.numba, self.kernels, self._attend = name, numba, plain, decoding.attend
+        self.name, self.numba, self.numpy = name, numba, numpy
+        self.kernels, self._attend = plain, decoding.attend
         self._multiply = plain.multiply
         if name == "avx2":
             from . import avx2
@@ -91,6 +93,9 @@ class NumbaForm(TorchForm):
 
             self._multiply, self._experts, self.fused = avx512.multiply, avx512.experts, True
             self.few_packed = self.together = sys.maxsize
+        told = torch.get_num_threads()
+        numba.get_num_threads()  # starts its threads, and where both use one OpenMP, tells torch how many
+        torch.set_num_threads(told)
         announce()
 
     @property
@@ -112,8 +117,8 @@ class NumbaForm(TorchForm):
 
     def multiply(self, blocks: Tensor, scales: Tensor, x: Tensor, jobs: list[Job]) -> Tensor:
         """Packed rows times vectors."""
-        out, todo = torch.empty(len(x), scales.shape[1]), torch.tensor(jobs)
-        self.run(self._multiply, blocks.numpy(), scales.numpy(), x.numpy(), todo.numpy(), out.numpy())
+        out, todo = torch.empty(len(x), scales.shape[1]), self.numpy.array(jobs)
+        self.run(self._multiply, blocks.numpy(), scales.numpy(), x.numpy(), todo, out.numpy())
         return out
 
     def dense(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], x: Tensor) -> Tensor:
@@ -137,7 +142,7 @@ class NumbaForm(TorchForm):
         """Tokens through experts."""
         assert self.fused
         out = torch.empty(len(source), down[1].shape[1])
-        rows = [torch.tensor(one).numpy() for one in (source, place, jobs)]
+        rows = [self.numpy.array(one) for one in (source, place, jobs)]
         stacks = [(blocks.numpy(), scales.numpy(), bits(bias)) for blocks, scales, bias in (first, down)]
         numbers = (limit, alpha, self.threads)
         self.run(self._experts, x.numpy(), *rows, *stacks[0], *stacks[1], *numbers, out.numpy())

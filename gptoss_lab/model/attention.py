@@ -130,8 +130,10 @@ class Attention(nn.Module):
         if self.config.qk_norm:
             q, k = tap("q_normed", self.q_norm(q)), tap("k_normed", self.k_norm(k))
         if self.config.positions == "rope":
-            q = tap("q_rotated", rotate(q, positions, self.frequencies, self.concentration))
-            k = tap("k_rotated", rotate(k, positions, self.frequencies, self.concentration))
+            heads = torch.cat((q, k), dim=2)  # both turn by the same angles
+            heads = rotate(heads, positions, self.frequencies, self.concentration)
+            q, k = heads.split([q.shape[2], k.shape[2]], dim=2)
+            q, k = tap("q_rotated", q), tap("k_rotated", k)
         k, v, key_positions = (k, v, positions) if cache is None else cache.extend(k, v, positions)
         tap = tap.at(keys=key_positions)
         seen = tap("visible", visible(positions, key_positions, self.window))  # B T S

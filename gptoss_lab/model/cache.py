@@ -56,13 +56,13 @@ class LayerCache:
     def write(self, k: Tensor, v: Tensor, positions: Tensor, skipped: int = 0) -> None:
         """Put tokens into the next slots, over the oldest once the ring is full."""
         self.seen += skipped
-        slots = (torch.arange(k.shape[1], device=k.device) + self.seen) % self.size
-        self.k[:, slots], self.v[:, slots], self.positions[:, slots] = (
-            k.to(self.k.dtype),
-            v.to(self.v.dtype),
-            positions,
-        )
-        self.seen += k.shape[1]
+        new, first = k.shape[1], self.seen % self.size
+        slots: slice | Tensor = slice(first, first + new)
+        if first + new > self.size:  # round the ring's end
+            slots = (torch.arange(new, device=k.device) + first) % self.size
+        self.k[:, slots], self.v[:, slots] = k.to(self.k.dtype), v.to(self.v.dtype)
+        self.positions[:, slots] = positions
+        self.seen += new
 
 
 class Cache:
