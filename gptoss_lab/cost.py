@@ -120,7 +120,7 @@ def work_bytes(config: Config, tokens: int, keys: int, widened: bool = False, fa
     if fast:  # a part's scores, one query's at least; the mask, a banded layer's distances; the answer
         part = max(min(SCORES, T * config.n_heads * S), config.n_heads * S)
         distances = 2 * T * min(S, T + (config.window or 0)) * (config.window is not None)
-        attention = projected + 2 * part + T * S + distances + 3 * T * heads + 4 * S * kv
+        attention = projected + part + part // 4 + T * S + distances + 3 * T * heads + 2 * S * kv
     else:  # k, v per head; scores, with the sink, their softmax, its mask
         attention = projected + 3 * S * heads + 5 * T * config.n_heads * (S + 1)
     rows = T * (config.experts_per_token or 1)

@@ -55,7 +55,8 @@ def test_no_pass_takes_more_than_the_arithmetic_says(config: Config, kernels: st
         took = peak(lambda cache=cache, now=tokens[:, before:]: model(now, last=1, cache=cache))
         said = work_bytes(config, new, before + new, widened, fast=kernels == "fast")
         assert took <= said, (before, new)
-        assert took > 0.4 * said or new < 128, "the arithmetic says far too much"
+        least = 0.4 if kernels == "exact" else 0.2  # what kernels hold between their steps torch does not see
+        assert took > least * said or new < 128, "the arithmetic says far too much"
 
 
 def test_the_20b_fits_into_16_gb_with_fast_kernels_and_not_with_exact_ones() -> None:
