@@ -117,15 +117,15 @@ def add(
             fours = []
             for j in range(4):  # rows j, 4 + j, 8 + j, 12 + j
                 pieces = [read(builder, blocks, plus(starts[4 * i + j], inside), PACKED) for i in range(4)]
-                halves = [shuffled(builder, *pieces[i : i + 2], list(range(32))) for i in (0, 2)]
-                fours.append(builder.bitcast(shuffled(builder, *halves, list(range(64))), WHOLES))
+                low, high = (shuffled(builder, pieces[i], pieces[i + 1], list(range(32))) for i in (0, 2))
+                fours.append(builder.bitcast(shuffled(builder, low, high, list(range(64))), WHOLES))
             turned = turn(builder, fours)
-            low = [builder.call(lookup, [table, builder.bitcast(one, BYTES)]) for one in turned]
-            high = [
+            even = [builder.call(lookup, [table, builder.bitcast(one, BYTES)]) for one in turned]
+            odd = [
                 builder.call(lookup, [table, builder.bitcast(builder.lshr(one, each(WHOLES, 4)), BYTES)])
                 for one in turned
             ]
-            weights = low + high
+            weights = even + odd
             power = read(builder, powers, times(block, number(ROWS)), FLOATS)
             with cgutils.for_range(builder, count, intp=number) as inner:
                 vector = builder.load(builder.gep(source, [plus(first, inner.index)]))
@@ -142,15 +142,14 @@ def add(
                             multiply_add, [sums[part], weight, builder.bitcast(four, BYTES)]
                         )
                 whole = plus(builder.shl(sums[0], each(WHOLES, 8)), sums[1])
-                stepped = builder.fmul(
-                    power, spread(builder, builder.load(builder.gep(step, [here])), FLOATS)
+                stepped = builder.fmul(  # before the power, which may be next to subnormal
+                    builder.sitofp(whole, FLOATS),
+                    spread(builder, builder.load(builder.gep(step, [here])), FLOATS),
                 )
                 at = builder.gep(total, [times(inner.index, number(ROWS))])
                 at = builder.bitcast(at, FLOATS.as_pointer())
                 so_far = builder.load(at, align=4)
-                builder.store(
-                    builder.call(fused, [builder.sitofp(whole, FLOATS), stepped, so_far]), at, align=4
-                )
+                builder.store(builder.call(fused, [stepped, power, so_far]), at, align=4)
         return context.get_dummy_value()
 
     return types.void(blocks, powers, q, less, step, source, total, row, first, count), emit

@@ -121,6 +121,8 @@ class Answers:
     def __call__(self, x: Tensor, choice: Tensor, tap: Tap = SILENT) -> Tensor:
         """As `Experts.answers`."""
         first, down, config = self.experts.gate_up, self.experts.down, self.experts.config
+        assert isinstance(first, FastStack) and isinstance(down, FastStack)  # as `fits` saw to it
+        assert first.bias is not None and down.bias is not None
         if any(tap.wants(name) for name in INSIDE_EXPERTS) or not (choice.numel() and here(x, first.blocks)):
             return Experts.answers(self.experts, x, choice, tap)
         kept, experts = choice.shape[-1], choice.flatten().tolist()

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..cost import human, memory_parts, require_limit, require_memory, widens
 from ..model import Transformer, attend
+from ..model.attention import Attention
 from ..model.linear import Linear, Stack
 from .checkpoint import FLOATS, Checkpoint
 from .mxfp4 import PackedStack
@@ -101,6 +102,6 @@ def check_run(limit: int | float, model: Transformer, context: int, tokens: int)
     for holder in holders(model):
         stored = holder.blocks if isinstance(holder, PackedStack) else holder.weight
         widened |= stored.dtype != holder.compute and arithmetic(holder) == "exact"
-    fast = all(block.attention.attend is not attend for block in model.blocks)
+    fast = all(part.attend is not attend for part in model.modules() if isinstance(part, Attention))
     parts = memory_parts(model.config, {"weights": sum(held.values())}, context, tokens, widened, fast)
     require_memory(model.config.name, parts, require_limit(limit), "Shorten the prompt or max_tokens.")
