@@ -23,6 +23,7 @@ PASS_BYTES = 1_000_000_000  # of a device's memory that such a pass may work in,
 UNHALVED = ("embedding", "norm", "router")  # stay as stored where products are float16
 SMALL = 1_000_000_000  # bytes as float32 up to which load(dtype=None) means float32
 CARDS = (6, 8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192)  # GB that cards have
+SCORES = 1 << 22  # of attention's scores, what fast kernels hold at a time
 GATHERED = 4  # tokens up to which the matrices of all their experts are gathered (Experts.few)
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -115,19 +116,26 @@ def flop_per_token(config: Config, context: int) -> int:
 
 
 def work_bytes(
-    config: Config, tokens: int, keys: int, widened: bool = False, products: str = "float32"
-) -> int:
+    config: Config, tokens: int, keys: int, widened: bool = False, products: str = "float32",
+    fast: bool = False,
+) -> int:  # fmt: skip
     """Bytes that a pass over `tokens` tokens, which see `keys`, takes at its peak, beside weights and cache.
 
     widened: matrices that are not stored in the precision of products are brought to it, as exact kernels do;
-    packed experts alone are where products are not float32. From the shapes of the explicit forms, all
-    float32, logits of the last position alone; an upper bound.
+    packed experts alone are where products are not float32. fast: attention holds SCORES at a time, as fast
+    kernels let it, in place of the explicit form's whole pattern. From the shapes, all float32, logits of the
+    last position alone; an upper bound.
     """
     T, S, D, C, F = tokens, keys, config.d_model, config.d_head, config.d_ff
     heads, kv = config.n_heads * C, config.n_kv_heads * C
     into = F * (2 if config.gated else 1)
-    projected = T * 3 * (heads + 2 * kv) + 3 * S * heads  # q, k, v, before and after rotation; k, v per head
-    attention = projected + 5 * T * config.n_heads * (S + 1)  # scores, with the sink, their softmax, its mask
+    projected = T * 3 * (heads + 2 * kv)  # q, k, v, before and after rotation
+    if fast:  # a part's scores, one query's at least; the mask, a banded layer's distances; the answer
+        part = max(min(SCORES, T * config.n_heads * S), config.n_heads * S)
+        distances = 2 * T * min(S, T + (config.window or 0)) * (config.window is not None)
+        attention = projected + part + part // 4 + T * S + distances + 3 * T * heads + 2 * S * kv
+    else:  # k, v per head; scores, with the sink, their softmax, its mask
+        attention = projected + 3 * S * heads + 5 * T * config.n_heads * (S + 1)
     rows = T * (config.experts_per_token or 1)
     feed_forward = rows * (3 * D + 5 * into)  # gate and up: together, apart, clamped, through the sigmoid
     values = 5 * T * D + max(attention, feed_forward) + 5 * config.vocab_size
@@ -161,14 +169,15 @@ def widens(config: Config, fast: bool) -> bool:
 
 def memory_parts(
     config: Config, held: Mapping[str, int], context: int, tokens: int, widened: bool, kind: str = "cpu",
-    products: str = "float32",
+    products: str = "float32", fast: bool = False,
 ) -> dict[str, int]:  # fmt: skip
     """What running a model takes of a kind of device, in bytes: its weights as `held`, the cache of `context`
     tokens, the work of a pass over `tokens` of them, and the program, or the driver. See `work_bytes`.
     """
     program = {"the program": PROGRAM_BYTES} if kind == "cpu" else {"the driver, a guess": DRIVER_BYTES}
     cached = cache_bytes(config, context, 2 if products == "bfloat16" else 4)  # as they come from products
-    work = max(work_bytes(config, now, context, widened, products) for now in (tokens, 1))  # 1: decoding
+    passes = (tokens, 1)  # 1: decoding
+    work = max(work_bytes(config, now, context, widened, products, fast) for now in passes)
     return {
         **held,
         f"cache of {context:,} token{'s' * (context > 1)}": cached,
@@ -202,7 +211,7 @@ def device_figures(
     widened = not small and widens(config, fast)
     tokens = min(context, PASS if kind == "cpu" else pass_tokens(config, context, products))
     held = {"weights" if table else "weights but the embedding": held_bytes(config, products, table)}
-    parts = memory_parts(config, held, context, tokens, widened, kind, products)
+    parts = memory_parts(config, held, context, tokens, widened, kind, products, fast and kind == "cpu")
     told = {"products": products, "tokens_a_pass": tokens, "bytes": parts}
     return told | {"bytes_together": sum(parts.values())}
 

@@ -282,7 +282,8 @@ def source_of(
 
 
 def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:
-    """The forms that a layer ran: explicit or fused attention, gathered or walked experts, exact or fast.
+    """The forms that a layer ran: explicit or fused attention; fused experts, or gathered or walked; exact or
+    fast.
 
     wanted: the names kept or edited; passes: how many tokens each forward pass took.
     """
@@ -291,5 +292,8 @@ def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:
     experts = getattr(block, "experts", None)
     if experts is None:
         return f"{attention} attention, dense MLP, {arithmetic(block)}"
+    inside = wanted & {f"blocks.{layer}.experts.{name}" for name in ("gate", "up", "pre", "act")}
+    if "answers" in vars(experts) and not inside:
+        return f"{attention} attention, fused experts, {arithmetic(block)}"
     ran = dict.fromkeys("gathered" if tokens <= experts.few else "walked" for tokens in passes)
     return f"{attention} attention, {' then '.join(ran)} experts, {arithmetic(block)}"

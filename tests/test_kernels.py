@@ -118,7 +118,7 @@ def test_extreme_scales_keep_their_numbers(any_form, scale, size, vectors, flush
         ours = fast(stack, any_form)(x, index)
     finally:
         torch.set_flush_denormal(False)
-    if flush and (any_form.name != "avx2" or vectors > 2 * any_form.few_packed):
+    if flush and (not any_form.name.startswith("avx") or vectors > 2 * any_form.few_packed):
         if any_form.name == "torch" and scale == 0:  # 2⁻¹²⁷ itself is subnormal: to torch it is zero then
             assert possible and not ours.any()
             return
@@ -261,16 +261,20 @@ def test_fast_kernels_are_asked_for_at_load_and_stay_under_another_config(publis
         assert fast_ones == {"q", "k", "v", "o", "router", "unembed"} | stacks
     assert arithmetic(model) == f"fast ({available()[0]})" and arithmetic(plain) == "exact"
     forms = watch(model, [1, 2, 3, 4, 5, 6], keep="logits").source["forms"]
-    assert forms == [f"explicit attention, walked experts, fast ({available()[0]})"] * 3
+    experts = "fused" if form().fused else "walked"
+    assert forms == [f"fused attention, {experts} experts, fast ({available()[0]})"] * 3
 
 
-def test_a_tap_sees_every_point_and_changes_no_bit(published) -> None:
+def test_a_tap_sees_every_point_and_changes_no_bit_unless_it_looks_into_a_fused_form(published) -> None:
     model = load(published, kernels="fast")
+    within = {"scores", "pattern", "sink", "gate", "up", "act"}
     for count in (3, 9):
         tokens = toys.random_tokens(model.config, batch=1, count=count)
-        seen = toys.record(model, tokens)
+        seen, silent = toys.record(model, tokens), toys.run(model, tokens)
         assert set(seen) == set(points.names(model.config))
-        assert torch.equal(seen["logits"], toys.run(model, tokens))
+        assert off(seen["logits"], silent.double()) < 1e-3
+        outside = [name for name in seen if name.split(".")[-1] not in within]
+        assert torch.equal(toys.record(model, tokens, outside)["logits"], silent)
         zeroed = {"blocks.1.experts.act": lambda value, here: 0 * value}
         edited = toys.record(model, tokens, "logits", zeroed)["logits"]
         assert seen["blocks.1.experts.act"].any() and not torch.equal(edited, seen["logits"])
@@ -333,7 +337,8 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 ONE_PRODUCT = """
 import torch
 from gptoss_lab.kernels import form
-print(form().name, form().dense(torch.ones(3, 5, dtype=torch.bfloat16), torch.ones(1, 5)).tolist())
+weight = torch.ones(3, 5, dtype=torch.bfloat16)
+print(form().name, form().dense([weight], [None], torch.ones(1, 5)).tolist())
 """
 
 

@@ -53,16 +53,19 @@ def test_no_pass_takes_more_than_the_arithmetic_says(config: Config, kernels: st
             if before:
                 model(tokens[:, :before], last=0, cache=cache)
         took = peak(lambda cache=cache, now=tokens[:, before:]: model(now, last=1, cache=cache))
-        said = work_bytes(config, new, before + new, widened)
+        said = work_bytes(config, new, before + new, widened, fast=kernels == "fast")
         assert took <= said, (before, new)
-        assert took > 0.4 * said or new < 128, "the arithmetic says far too much"
+        least = 0.4 if kernels == "exact" else 0.2  # what kernels hold between their steps torch does not see
+        assert took > least * said or new < 128, "the arithmetic says far too much"
 
 
 def test_the_20b_fits_into_16_gb_with_fast_kernels_and_not_with_exact_ones() -> None:
     config = NAMED["gpt-oss-20b"]
     held = {"weights": sum(bytes_by_part(config).values())}
-    assert sum(memory_parts(config, held, 4096, 1, widened=False).values()) < 15e9
-    assert sum(memory_parts(config, held, 1024, 512, widened=False).values()) < 16e9
+    for context, most in ((640, 14.7e9), (2048, 14.8e9), (8192 + 64, 15.1e9), (16384, 16e9)):
+        assert sum(memory_parts(config, held, context, 512, widened=False, fast=True).values()) < most
+    assert sum(memory_parts(config, held, 40_000, 512, widened=False, fast=True).values()) > 16e9
+    assert sum(memory_parts(config, held, 4096, 512, widened=False).values()) > 16e9
     assert sum(memory_parts(config, held, 1, 1, widened=True).values()) > 16e9
 
 
@@ -70,7 +73,7 @@ def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path: Path) -> 
     config = toys.mxfp4(stored="bfloat16")
     model = load(save(model_of(config), tmp_path / "model"), kernels="fast")
     held = sum(tensor.nbytes for tensor in model.state_dict().values())
-    need = sum(memory_parts(config, {"weights": held}, 3 + 7, 3, widened=False).values())
+    need = sum(memory_parts(config, {"weights": held}, 3 + 7, 3, widened=False, fast=True).values())
     assert len(list(generate(model, [1, 2, 3], 7, memory_limit=need))) == 7
     model.forward = lambda *args, **more: pytest.fail("it ran")  # type: ignore[method-assign]
     expected = r"weights .*, cache of 10 tokens .*, work on 3 .*, the program .*; memory_limit is .*Shorten"

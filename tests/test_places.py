@@ -36,11 +36,11 @@ def test_what_does_not_fit_into_memory_is_refused_before_anything_is_read(
     save(model_of(config), folder, dtype=torch.bfloat16)
     unpacked, packed = load(folder), load(folder, dtype="stored")
 
-    def need_of(model: Transformer, widened: bool) -> int:
+    def need_of(model: Transformer, widened: bool, fast: bool = False) -> int:
         weights = {"weights": sum(tensor.nbytes for tensor in model.state_dict().values())}
-        return sum(memory_parts(config, weights, context=1, tokens=1, widened=widened).values())
+        return sum(memory_parts(config, weights, 1, 1, widened=widened, fast=fast).values())
 
-    need, stored, least = need_of(unpacked, False), need_of(packed, True), need_of(packed, False)
+    need, stored, least = need_of(unpacked, False), need_of(packed, True), need_of(packed, False, fast=True)
     assert stored > least
     load(folder, memory_limit=need)
     load(folder, memory_limit=stored, dtype="stored")

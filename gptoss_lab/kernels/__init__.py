@@ -14,6 +14,7 @@ it is imported when a kernel is first wanted, and compiles it then.
 """
 
 from .forms import FORMS, available, compile_seconds, form
-from .holders import FastLinear, FastStack, quicken
+from .holders import FastLinear, FastStack
+from .seams import quicken
 
 __all__ = ["FORMS", "FastLinear", "FastStack", "available", "compile_seconds", "form", "quicken"]

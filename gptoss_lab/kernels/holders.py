@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..model.linear import Linear
 from ..weights.mxfp4 import PackedStack
-from .forms import Job, TorchForm, form
+from .forms import Job, TorchForm
 
 TILE = 480  # rows unpacked at a time: a tile of gpt-oss-20b takes 5.5 MB
 
@@ -49,10 +49,9 @@ class FastLinear(Linear):
         if not here(x, self.weight):
             return super().forward(x)
         flat = x.reshape(-1, x.shape[-1]).float()
-        if 0 < len(flat) <= self.form.few_dense:
-            y = self.form.dense(self.weight, flat)
-        else:
-            y = by_tiles(flat, len(self.weight), lambda start, end: self.weight[start:end].float())
+        if 0 < len(flat) <= self.form.few_dense and bfloat16(self.bias):
+            return self.form.dense([self.weight], [self.bias], flat).reshape(*x.shape[:-1], -1)
+        y = by_tiles(flat, len(self.weight), lambda start, end: self.weight[start:end].float())
         y = y.reshape(*x.shape[:-1], len(self.weight))
         return y if self.bias is None else y + self.bias.float()
 
@@ -114,6 +113,11 @@ def here(x: Tensor, weight: Tensor) -> bool:
     return weight.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad)
 
 
+def bfloat16(bias: Tensor | None) -> bool:
+    """Whether a kernel can add it: none, or in bfloat16."""
+    return bias is None or bias.dtype == torch.bfloat16
+
+
 def runs(experts: list[int]) -> Iterator[Job]:
     """Equal neighbours, as jobs."""
     first = 0
@@ -128,14 +132,3 @@ def cut(job: Job, longest: int) -> Iterator[Job]:
     expert, first, length = job
     for start in range(first, first + length, longest):
         yield expert, start, min(longest, first + length - start)
-
-
-def quicken(model: nn.Module, chosen: TorchForm | None = None) -> None:
-    """Put fast holders where a model holds bfloat16 matrices and packed experts; the rest stays as it is."""
-    chosen = form() if chosen is None else chosen
-    for part in list(model.modules()):
-        for name, child in list(part.named_children()):
-            if type(child) is Linear and child.weight.dtype == torch.bfloat16:
-                setattr(part, name, FastLinear(child.weight, child.bias, chosen))
-            elif type(child) is PackedStack:
-                setattr(part, name, FastStack(child.blocks, child.scales, child.bias, chosen))

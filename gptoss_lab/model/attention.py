@@ -94,7 +94,7 @@ def attend_fused(
 
 
 class Attention(nn.Module):
-    """One layer of attention with its norm. `attend` is a seam: attend_fused may be put there for speed."""
+    """One layer of attention with its norm. `attend` and `project` are seams, for faster forms."""
 
     frequencies: Tensor
 
@@ -125,14 +125,15 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x: B T D, positions: B T → B T D, what attention adds to the residual."""
         x = tap("norm", self.norm(x))
-        q = tap("q", self.q(x).unflatten(-1, (-1, self.config.d_head)))  # B T H C
-        k = tap("k", self.k(x).unflatten(-1, (-1, self.config.d_head)))  # B T G C
-        v = tap("v", self.v(x).unflatten(-1, (-1, self.config.d_head)))  # B T G C
+        q, k, v = (y.unflatten(-1, (-1, self.config.d_head)) for y in self.project(x))
+        q, k, v = tap("q", q), tap("k", k), tap("v", v)  # B T H C, B T G C, B T G C
         if self.config.qk_norm:
             q, k = tap("q_normed", self.q_norm(q)), tap("k_normed", self.k_norm(k))
         if self.config.positions == "rope":
-            q = tap("q_rotated", rotate(q, positions, self.frequencies, self.concentration))
-            k = tap("k_rotated", rotate(k, positions, self.frequencies, self.concentration))
+            heads = torch.cat((q, k), dim=2)  # both turn by the same angles
+            heads = rotate(heads, positions, self.frequencies, self.concentration)
+            q, k = heads.split([q.shape[2], k.shape[2]], dim=2)
+            q, k = tap("q_rotated", q), tap("k_rotated", k)
         k, v, key_positions = (k, v, positions) if cache is None else cache.extend(k, v, positions)
         tap = tap.at(keys=key_positions)
         seen = tap("visible", visible(positions, key_positions, self.window))  # B T S
@@ -144,3 +145,7 @@ class Attention(nn.Module):
         dropout = self.config.dropout if self.training else 0.0
         mixed = tap("mixed", self.attend(q, k, v, seen, sink, tap, dropout))
         return tap("out", self.o(mixed.flatten(-2)))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of the normed residual, heads side by side: B T D → B T HC, B T GC, B T GC."""
+        return self.q(x), self.k(x), self.v(x)

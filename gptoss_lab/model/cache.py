@@ -21,10 +21,10 @@ class LayerCache:
     def __init__(
         self, size: int, batch: int, config: Config, dtype: torch.dtype, device: torch.device | str
     ) -> None:
-        shape = (batch, size, config.n_kv_heads, config.d_head)
+        shape = (batch, config.n_kv_heads, size, config.d_head)  # a head's keys lie together
         self.size = size
-        self.k = torch.zeros(shape, dtype=dtype, device=device)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self.k = torch.zeros(shape, dtype=dtype, device=device).transpose(1, 2)  # B S G C
+        self.v = torch.zeros(shape, dtype=dtype, device=device).transpose(1, 2)
         self.positions = torch.full((batch, size), -1, dtype=torch.int64, device=device)
         self.seen = 0
 
@@ -56,13 +56,13 @@ class LayerCache:
     def write(self, k: Tensor, v: Tensor, positions: Tensor, skipped: int = 0) -> None:
         """Put tokens into the next slots, over the oldest once the ring is full."""
         self.seen += skipped
-        slots = (torch.arange(k.shape[1], device=k.device) + self.seen) % self.size
-        self.k[:, slots], self.v[:, slots], self.positions[:, slots] = (
-            k.to(self.k.dtype),
-            v.to(self.v.dtype),
-            positions,
-        )
-        self.seen += k.shape[1]
+        new, first = k.shape[1], self.seen % self.size
+        slots: slice | Tensor = slice(first, first + new)
+        if first + new > self.size:  # round the ring's end
+            slots = (torch.arange(new, device=k.device) + first) % self.size
+        self.k[:, slots], self.v[:, slots] = k.to(self.k.dtype), v.to(self.v.dtype)
+        self.positions[:, slots] = positions
+        self.seen += new
 
 
 class Cache:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..cost import PASS, human, memory_parts, pass_tokens, require_limit, require_memory, widens
-from ..model import Transformer
+from ..model import Transformer, attend
+from ..model.attention import Attention
 from ..model.linear import Linear, Stack
 from .checkpoint import FLOATS, Checkpoint
 from .devices import memory, precision, usable
@@ -79,7 +80,7 @@ def needed(
     experts, rest = held_bytes(opened, plan, table)
     widened = plan.packed and widens(opened.config, fast and kind == "cpu")
     held = {"experts": experts, "other weights": rest}
-    return memory_parts(opened.config, held, 1, 1, widened, kind, named(plan.compute))
+    return memory_parts(opened.config, held, 1, 1, widened, kind, named(plan.compute), fast and kind == "cpu")
 
 
 def check_fits(
@@ -142,7 +143,9 @@ def check_run(limit: int | float, model: Transformer, context: int, tokens: int)
         exact = arithmetic(holder) == "exact" or model.device.type != "cpu"  # there prompts are unpacked
         widened |= stored.dtype != holder.compute and exact
     weights, kind = {"weights": sum(held.values())}, model.device.type
-    parts = memory_parts(model.config, weights, context, tokens, widened, kind, named(model.unembed.compute))
+    fast = all(part.attend is not attend for part in model.modules() if isinstance(part, Attention))
+    products = named(model.unembed.compute)
+    parts = memory_parts(model.config, weights, context, tokens, widened, kind, products, fast)
     require_memory(model.config.name, parts, require_limit(limit), "Shorten the prompt or max_tokens.")
 
 

@@ -1,0 +1,293 @@
+"""Packed rows × vectors with AVX-512 (VNNI and VBMI): sixteen rows abreast, four weights to a lane.
+
+A block of sixteen rows is sixteen times 16 bytes. Turned by 4 bytes it is four vectors whose lane r holds
+eight weights of row r; a byte shuffle makes each nibble 12 + 2 · value, a whole number from 0 to 24.
+Activations are rounded to 16 bits with one step a block, and stand as a high and a low byte, q = 256 · high +
+low:
+
+    sums   = Σ (12 + 2 · value) · q − 12 Σ q      16 multiply-adds of 64 bytes: 512 products, exactly
+    total += sums · step · 2^(s − 126)            lane by lane: each row has its own scale s
+
+2^(s − 126) is twice the scale, so `step` carries ¼. No whole number is beyond 32 · 24 · 32639 < 2³¹. Rounding
+is the only error that counts: an activation is off by at most 1/65278 of the largest in its block.
+
+Unpacking is shared by all vectors of a job, so that one kernel serves decoding and long prompts.
+
+numba keeps what it compiles until this file changes, and looks at no other: touch it when `emit` or `plain`
+changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .emit import BYTE, FLOAT, WHOLE, arrays, each, named, read, spread
+from .plain import BLOCK, HALF, TWOFOLD, clamped_swiglu, compiled, wide
+
+ROWS, LARGEST = 16, 32639  # rows beside one another; the largest whole number, 256 · 127 + 127
+TINY = np.float32(2.0**-100)  # a block whose largest activation is no larger counts as zeros
+SHIFTED = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0]  # nibble → 12 + 2 · value
+
+PACKED, BYTES = ir.VectorType(BYTE, 16), ir.VectorType(BYTE, 64)
+WHOLES, FLOATS = ir.VectorType(WHOLE, 16), ir.VectorType(FLOAT, 16)
+SCALES = ir.VectorType(BYTE, 16)
+
+
+def shuffled(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
+    """Places of two vectors, by number."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(WHOLE, len(order)), order))
+
+
+def rows_at(builder: Any, row: Any, rows: Any) -> list[Any]:
+    """The numbers of sixteen rows from `row` on; the last row stands for those beyond it."""
+    last, found = builder.sub(rows, row.type(1)), []
+    for r in range(ROWS):
+        at = builder.add(row, row.type(r))
+        found.append(builder.select(builder.icmp_signed("<", at, last), at, last))
+    return found
+
+
+@intrinsic
+def powers(typing: Any, scales: Any, found: Any, row: Any, block: Any) -> Any:
+    """2^(s − 126) of sixteen rows in sixteen blocks; found: n 16 float32, by block and row. 255 gives NaN."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (scales, found), (shape, _) = arrays(context, builder, signature, args, 2)
+        row, block = args[2:]
+        rows, n = cgutils.unpack_tuple(builder, shape)
+        lines = [
+            read(builder, scales, builder.add(builder.mul(at, n), block), SCALES)
+            for at in rows_at(builder, row, rows)
+        ]
+        low, high = ([place for i in half for place in (i, 16 + i)] for half in (range(8), range(8, 16)))
+        for _ in range(4):  # four interleavings of the first half with the second turn the square
+            lines = [
+                shuffled(builder, lines[i], lines[i + 8], order) for i in range(8) for order in (low, high)
+            ]
+        for i, line in enumerate(lines):
+            wide = builder.zext(line, WHOLES)
+            bits = builder.shl(builder.add(wide, each(WHOLES, 1)), each(WHOLES, 23))
+            nan = builder.icmp_unsigned("==", line, each(SCALES, 255))
+            bits = builder.select(nan, each(WHOLES, 0x7FC00000), bits)
+            at = builder.gep(found, [builder.mul(builder.add(block, row.type(i)), row.type(ROWS))])
+            builder.store(bits, builder.bitcast(at, WHOLES.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(scales, found, row, block), emit
+
+
+@intrinsic
+def add(
+    typing: Any, blocks: Any, powers: Any, q: Any, less: Any, step: Any, source: Any, total: Any, row: Any,
+    first: Any, count: Any,
+) -> Any:  # fmt: skip
+    """Add the products of sixteen rows with `count` vectors, those that source[first], … name, to `total`.
+
+    blocks: O n 16 uint8; powers: n 16; q, less, step: as `quantize` makes them; total: count 16 float32.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (blocks, powers, q, less, step, source, total), (shape, *_) = arrays(
+            context, builder, signature, args, 7
+        )
+        row, first, count = args[7:]
+        number = row.type
+        rows, n, _ = cgutils.unpack_tuple(builder, shape)
+        plus, times = builder.add, builder.mul
+        lookup = named(builder, "llvm.x86.avx512.permvar.qi.512", BYTES, BYTES, BYTES)
+        multiply_add = named(builder, "llvm.x86.avx512.vpdpbusd.512", WHOLES, WHOLES, BYTES, BYTES)
+        fused = named(builder, "llvm.fma.v16f32", FLOATS, FLOATS, FLOATS, FLOATS)
+        prefetch = named(builder, "llvm.prefetch.p0", ir.VoidType(), BYTE.as_pointer(), WHOLE, WHOLE, WHOLE)
+        table = ir.Constant(BYTES, SHIFTED * 4)
+        starts = [times(at, times(n, number(HALF))) for at in rows_at(builder, row, rows)]
+        ahead = plus(starts[-1], times(n, number(HALF)))
+        with cgutils.for_range(builder, n, intp=number) as loop:
+            block = loop.index
+            inside = times(block, number(HALF))
+            for line in range(4):  # the next sixteen rows follow these
+                at = plus(ahead, plus(times(block, number(16 * HALF)), number(64 * line)))
+                builder.call(prefetch, [builder.gep(blocks, [at]), WHOLE(0), WHOLE(2), WHOLE(1)])
+            fours = []
+            for j in range(4):  # rows j, 4 + j, 8 + j, 12 + j
+                pieces = [read(builder, blocks, plus(starts[4 * i + j], inside), PACKED) for i in range(4)]
+                low, high = (shuffled(builder, pieces[i], pieces[i + 1], list(range(32))) for i in (0, 2))
+                fours.append(builder.bitcast(shuffled(builder, low, high, list(range(64))), WHOLES))
+            turned = turn(builder, fours)
+            even = [builder.call(lookup, [table, builder.bitcast(one, BYTES)]) for one in turned]
+            odd = [
+                builder.call(lookup, [table, builder.bitcast(builder.lshr(one, each(WHOLES, 4)), BYTES)])
+                for one in turned
+            ]
+            weights = even + odd
+            power = read(builder, powers, times(block, number(ROWS)), FLOATS)
+            with cgutils.for_range(builder, count, intp=number) as inner:
+                vector = builder.load(builder.gep(source, [plus(first, inner.index)]))
+                here = plus(times(vector, n), block)
+                sums = [
+                    each(WHOLES, 0),
+                    spread(builder, builder.load(builder.gep(less, [here])), WHOLES),
+                ]
+                for part in range(2):
+                    for i, weight in enumerate(weights):
+                        at = plus(times(here, number(64)), number(32 * part + 4 * i))
+                        four = spread(builder, read(builder, q, at, WHOLE), WHOLES)
+                        sums[part] = builder.call(
+                            multiply_add, [sums[part], weight, builder.bitcast(four, BYTES)]
+                        )
+                whole = plus(builder.shl(sums[0], each(WHOLES, 8)), sums[1])
+                stepped = builder.fmul(  # before the power, which may be next to subnormal
+                    builder.sitofp(whole, FLOATS),
+                    spread(builder, builder.load(builder.gep(step, [here])), FLOATS),
+                )
+                at = builder.gep(total, [times(inner.index, number(ROWS))])
+                at = builder.bitcast(at, FLOATS.as_pointer())
+                so_far = builder.load(at, align=4)
+                builder.store(builder.call(fused, [stepped, power, so_far]), at, align=4)
+        return context.get_dummy_value()
+
+    return types.void(blocks, powers, q, less, step, source, total, row, first, count), emit
+
+
+def turn(builder: Any, fours: list[Any]) -> list[Any]:
+    """Turn squares of 4 × 4 words: vector c, place 4l + j takes what vector j has at 4l + c."""
+
+    def woven(a: Any, b: Any, width: int, high: int) -> Any:
+        order = []
+        for lane in range(0, 16, 4):
+            for place in range(lane + 2 * high, lane + 2 * high + 2, width):
+                order += [*range(place, place + width), *range(16 + place, 16 + place + width)]
+        return shuffled(builder, a, b, order)
+
+    first = [woven(fours[0], fours[1], 1, high) for high in (0, 1)]
+    second = [woven(fours[2], fours[3], 1, high) for high in (0, 1)]
+    return [woven(a, b, 2, high) for a, b in zip(first, second) for high in (0, 1)]
+
+
+@compiled()
+def quantize(x: Any, q: Any, less: Any, step: Any) -> None:
+    """Round each block of 32 activations to 16 bits, in steps of its largest / 32639.
+
+    x: 32n float32. q: n 64 int8: the high bytes of a block's even neighbours, then of its odd ones; then the
+    low bytes. less: n int32, −12 times their sum. step: n float32, times ¼; NaN where a block holds NaN or
+    infinity.
+    """
+    whole = np.empty(BLOCK, np.int32)
+    for block in range(len(step)):
+        largest, finite = np.float32(0), np.float32(0)
+        for i in range(BLOCK):
+            value = abs(x[block * BLOCK + i])
+            largest = max(largest, value)
+            finite += value * np.float32(0)  # NaN from the first NaN or infinity on
+        usable = largest > TINY and finite == 0
+        times = np.float32(LARGEST) / largest if usable else np.float32(0)
+        total = np.int32(0)
+        for i in range(BLOCK):
+            whole[i] = np.int32(np.rint(x[block * BLOCK + i] * times)) if usable else 0
+            total += whole[i]
+        for i in range(HALF):
+            for odd in range(2):
+                one = whole[2 * i + odd]
+                high = (one + 128) >> 8
+                q[block, odd * HALF + i] = np.int8(high)
+                q[block, BLOCK + odd * HALF + i] = np.int8(one - (high << 8))
+        less[block] = -12 * total
+        step[block] = (largest / np.float32(4 * LARGEST) if usable else np.float32(0)) + finite
+
+
+@compiled(inline="always")
+def sixteen(
+    blocks: Any, scales: Any, q: Any, less: Any, step: Any, source: Any, row: Any, first: Any, count: Any
+) -> Any:
+    """Sixteen rows times `count` vectors → count 16 float32."""
+    n = scales.shape[1]
+    found, total = np.empty((n, ROWS), np.float32), np.zeros((count, ROWS), np.float32)
+    if n >= ROWS:
+        for block in range(0, n, ROWS):
+            powers(scales, found, row, min(block, n - ROWS))
+    else:
+        for block in range(n):
+            for r in range(ROWS):
+                found[block, r] = TWOFOLD[scales[min(row + r, len(scales) - 1), block]]
+    add(blocks, found, q, less, step, source, total, row, first, count)
+    return total
+
+
+@compiled(parallel=True)
+def multiply_in_parts(blocks: Any, scales: Any, x: Any, jobs: Any, parts: int, out: Any) -> None:
+    """Packed rows times float32 vectors, which are quantized first. Otherwise as `plain.multiply`.
+
+    parts: how many threads share each job's rows.
+    """
+    height, n = scales.shape[1:]
+    q, less = np.empty((len(x), n, 2 * BLOCK), np.int8), np.empty((len(x), n), np.int32)
+    step, source = np.empty((len(x), n), np.float32), np.arange(len(x))
+    for row in prange(len(x)):
+        quantize(x[row], q[row], less[row], step[row])
+    chunks = (height + ROWS - 1) // ROWS
+    for part in prange(parts):  # jobs differ in size: each thread takes its share of every one
+        for expert, first, count in jobs:
+            for chunk in range(chunks * part // parts, chunks * (part + 1) // parts):
+                row = chunk * ROWS
+                total = sixteen(blocks[expert], scales[expert], q, less, step, source, row, first, count)
+                for vector in range(count):
+                    for r in range(min(ROWS, height - row)):
+                        out[first + vector, row + r] = total[vector, r]
+
+
+def multiply(blocks: Any, scales: Any, x: Any, jobs: Any, out: Any) -> None:
+    """The same, in as many parts as numba has threads."""
+    multiply_in_parts(blocks, scales, x, jobs, numba.get_num_threads(), out)
+
+
+@compiled(parallel=True)
+def experts(
+    x: Any, source: Any, place: Any, jobs: Any, blocks: Any, scales: Any, bias: Any, down_blocks: Any,
+    down_scales: Any, down_bias: Any, limit: Any, alpha: Any, parts: int, out: Any,
+) -> None:  # fmt: skip
+    """gate and up, clamped SwiGLU and down of gpt-oss's experts, in one call.
+
+    x: T D float32. Row i of the work is token source[i] through an expert; rows of one expert lie together,
+    and a job is an expert, its first row, and how many they are. The answer goes to out[place[i]], N D.
+    Biases: E O, bfloat16 as their bits.
+    """
+    (height, n), (width, m) = scales.shape[1:], down_scales.shape[1:]
+    q, less = np.empty((len(x), n, 2 * BLOCK), np.int8), np.empty((len(x), n), np.int32)
+    step, act = np.empty((len(x), n), np.float32), np.empty((len(source), m * BLOCK), np.float32)
+    for row in prange(len(x)):
+        quantize(x[row], q[row], less[row], step[row])
+    limit, alpha = np.float32(limit), np.float32(alpha)
+    chunks = (height + ROWS - 1) // ROWS
+    for part in prange(parts):
+        for expert, first, count in jobs:
+            for chunk in range(chunks * part // parts, chunks * (part + 1) // parts):
+                row = chunk * ROWS
+                total = sixteen(blocks[expert], scales[expert], q, less, step, source, row, first, count)
+                for vector in range(count):
+                    for r in range(0, min(ROWS, height - row), 2):
+                        gate = total[vector, r] + wide(bias[expert, row + r])
+                        up = total[vector, r + 1] + wide(bias[expert, row + r + 1])
+                        act[first + vector, (row + r) // 2] = clamped_swiglu(gate, up, limit, alpha)
+    q2, less2 = np.empty((len(act), m, 2 * BLOCK), np.int8), np.empty((len(act), m), np.int32)
+    step2, own = np.empty((len(act), m), np.float32), np.arange(len(act))
+    for row in prange(len(act)):
+        quantize(act[row], q2[row], less2[row], step2[row])
+    chunks2 = (width + ROWS - 1) // ROWS
+    for part in prange(parts):
+        for expert, first, count in jobs:
+            for chunk in range(chunks2 * part // parts, chunks2 * (part + 1) // parts):
+                row = chunk * ROWS
+                total = sixteen(
+                    down_blocks[expert], down_scales[expert], q2, less2, step2, own, row, first, count
+                )
+                for vector in range(count):
+                    for r in range(min(ROWS, width - row)):
+                        out[place[first + vector], row + r] = total[vector, r] + wide(
+                            down_bias[expert, row + r]
+                        )
