@@ -88,8 +88,9 @@ def test_the_plan_has_ninetytwo_runs_in_the_order_of_what_they_tell():
     left = waiting(plan(), {})
     assert len(left) == 92
     purposes = [entry.purpose for entry in left]
-    assert purposes[:15] == ["learning rate"] * 15 and purposes[15:24] == ["rungs"] * 9
-    assert purposes[24:34] == ["leave one out"] * 10 and left[-1].seed == 2
+    assert purposes[:15] == ["learning rate"] * 15 and purposes[15:48] == ["rungs"] * 33
+    assert [entry.seed for entry in left[15:48]] == [0] * 9 + [1] * 12 + [2] * 12
+    assert purposes[48:68] == ["leave one out"] * 20 and left[-1].seed == 1
 
 
 def test_the_listing_tells_hours_and_what_is_in():

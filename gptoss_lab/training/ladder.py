@@ -187,10 +187,10 @@ def plan() -> list[Entry]:
     routed = [spread(4, 1), spread(16, 4), *(spread(experts, 2) for experts in (4, 16, 32, 64))]
     totals = [as_large("rope", "rmsnorm"), as_large("sinks", "experts")]
     totals_of = dict(zip(totals, ("gpt2", "swiglu")))
-    entries += rungs(0) + left_out(0) + rungs(1) + left_out(1)
+    entries += rungs(0) + rungs(1) + rungs(2) + left_out(0) + left_out(1)
     for seed in (0, 1):
         entries += [Entry(config, seed, anchor, "size") for config, anchor in sizes]
         entries += [Entry(config, seed, "mxfp4", "number of experts") for config in routed]
         entries += [Entry(config, seed, totals_of[config], "equal totals", "parameters in all")
                     for config in totals]  # fmt: skip
-    return entries + rungs(2)
+    return entries
