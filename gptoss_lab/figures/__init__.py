@@ -4,9 +4,11 @@
 
 A function that is handed an `ax` draws there and returns it; otherwise it makes a figure, of 1600 x 900
 pixels or less, and returns that. Axes of a figure made with layout="constrained" get room for all names and
-bars. `describe_…` says in words what the picture of the same name shows.
+bars. `describe_…` says in words what the picture of the same name shows. The ladder's pictures lie in two
+modules of their own: `figures.ladder.differences(…)`, `figures.ladder_runs.curves(…)`.
 """
 
+from . import ladder, ladder_runs
 from .attention import attention, attention_pair, describe_attention
 from .experts import describe_router, router, router_layers
 from .positions import describe_rope, rope, rope_score, score_by_distance, wavelengths
@@ -22,6 +24,8 @@ __all__ = [
     "describe_next_tokens",
     "describe_rope",
     "describe_router",
+    "ladder",
+    "ladder_runs",
     "next_tokens",
     "rope",
     "rope_score",
