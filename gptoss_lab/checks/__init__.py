@@ -10,9 +10,10 @@ left to its own traceback.
 from .attention import rotate, sink, window, yarn
 from .block import gelu, layer_norm, router_weights, swiglu
 from .judging import Answer
+from .ladder import paired, width
 from .residual import contributions, walk
 
 __all__ = [
-    "Answer", "contributions", "gelu", "layer_norm", "rotate", "router_weights", "sink", "swiglu", "walk",
-    "window", "yarn",
+    "Answer", "contributions", "gelu", "layer_norm", "paired", "rotate", "router_weights", "sink", "swiglu",
+    "walk", "width", "window", "yarn",
 ]  # fmt: skip

@@ -67,11 +67,11 @@ def _levels(ax: Axes, levels: Sequence[Sequence[float]], whole: float | None) ->
     """One mark a seed; a line through the means, which is the ladder, or one at the `whole`."""
     for row, seeds in enumerate(levels):
         ax.plot(seeds, [row] * len(seeds), "o", color=COLOUR["dense"], markersize=6, fillstyle="none")
-    there = [(float(np.mean(seeds)), row) for row, seeds in enumerate(levels) if len(seeds)]
-    if not there:
+    means = [float(np.mean(seeds)) if len(seeds) else math.nan for seeds in levels]
+    if not any(map(math.isfinite, means)):
         missing(ax)
-    elif whole is None:
-        ax.plot(*zip(*there), color=COLOUR["dense"], linewidth=1.5)
+    elif whole is None:  # nothing is drawn through a row that is missing
+        ax.plot(means, range(len(means)), color=COLOUR["dense"], linewidth=1.5)
     if whole is not None:
         ax.axvline(whole, color=COLOUR["ink"], linestyle="--", linewidth=1.2)
     ax.set_xlabel(f"{BITS}, a ring a seed" + (" (dashed: the whole)" if whole is not None else ""),
@@ -169,7 +169,8 @@ def rates(
     source: str = "",
     ax: Axes | None = None,
 ) -> Still | Axes:
-    """The grid of learning rates: bits per byte over the peak rate, a line a model, its best ringed.
+    """The grid of learning rates: bits per byte over the peak rate, a line a model; ringed is the best of a
+    whole grid.
 
     found: by model, then by rate; None for a run that is not in, inf for one that diverged.
     """
@@ -183,7 +184,8 @@ def rates(
         ax.plot(*(zip(*ends) if ends else ([], [])), **look(n), label=name + partial)
         if ends:
             finite, best = True, min(ends, key=lambda point: point[1])
-            ax.plot(*best, "o", color=COLOUR["ink"], fillstyle="none", markersize=15)
+            if not partial:
+                ax.plot(*best, "o", color=COLOUR["ink"], fillstyle="none", markersize=15)
             alt.append(f"{name}: best {best[1]:.3f} at {best[0]:g}{partial}.")
     for rate, n in lost:
         ax.plot(rate, 0.97, transform=ax.get_xaxis_transform(), **look(n) | {"marker": "x"})

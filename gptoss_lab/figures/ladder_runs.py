@@ -57,7 +57,7 @@ def curves(
         ends.append((float(live[0][-1]), float(live[1][-1]), "now (rings)", COLOUR["ink"]))
     shown = [nats for _, nats in series.values() if len(nats)]
     if shown:
-        ax.set_ylim(min(min(nats) for nats in shown) - 0.1, min(max(max(nats) for nats in shown), 5.7))
+        ax.set_ylim(min(min(nats) for nats in shown) - 0.1, min(max(max(nats) for nats in shown) + 0.15, 5.7))
     elif live is None or not len(live[0]):
         missing(ax)
     _spread(ax, ends)
