@@ -63,7 +63,7 @@ def curves(entries: list[Entry], found: Found) -> Still:
         ended = numbers.ended(row.runs)
         lines[row.title] = live.recorded(ended[min(ended)]) if ended else ([], [])
     level = sum(bigrams().values()) / len(DOMAINS) * math.log(2)
-    return ladder_runs.curves(lines, levels={"bigrams of the domain": level}, source=state(entries, found),
+    return ladder_runs.curves(lines, levels={"bigrams (held-out text)": level}, source=state(entries, found),
                               title="The training loss (one seed of each rung)")  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import math
 import random
 from typing import Any
 
+import ladder_pictures
 import made_results
 import pytest
 
@@ -163,3 +164,19 @@ def test_of_a_table_of_positions_one_row_is_read_and_none_multiplied():
     assert bytes_read(first) == sum(bytes_per_token(first).values()) - table + 2 * first.d_model
     seen = first.with_changes(positions="rope", family="gpt-oss")
     assert flop(first) == flop(seen)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_every_picture_of_the_page_is_drawn_from_few_results_and_from_all(share):
+    found = made_results.every(share)
+    for draw in ladder_pictures.DRAWN:
+        still = draw(plan(), found)
+        still.draw_without_rendering()
+        for text in still.texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.x1 <= still.bbox.x1, (draw.__name__, text.get_text())
+        for ax in still.axes:
+            box = ax.get_tightbbox(still.canvas.get_renderer())
+            assert box.x0 >= 0 and box.x1 <= still.bbox.x1 + 1, (draw.__name__, box, still.bbox)
+            assert box.y0 >= 0 and box.y1 <= still.bbox.y1, (draw.__name__, box)
+        assert f"of {92} runs" in still.get_supxlabel()

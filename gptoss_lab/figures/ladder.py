@@ -74,8 +74,8 @@ def _levels(ax: Axes, levels: Sequence[Sequence[float]], whole: float | None) ->
         ax.plot(means, range(len(means)), color=COLOUR["dense"], linewidth=1.5)
     if whole is not None:
         ax.axvline(whole, color=COLOUR["ink"], linestyle="--", linewidth=1.2)
-    ax.set_xlabel(f"{BITS}, a ring a seed" + (" (dashed: the whole)" if whole is not None else ""),
-                  fontsize=TEXT)  # fmt: skip
+    said = f"{BITS}, a ring a seed" if whole is None else f"{BITS} (dashed: the whole)"
+    ax.set_xlabel(said, fontsize=TEXT)
     ax.grid(axis="x", color=COLOUR["masked"])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .ladder import MISSING, look, missing
+from .ladder import MISSING, amounts, look, missing
 from .style import COLOUR, SMALL, TEXT, Still, begin, finish, headline, inked, printable, sheet
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps, nats a byte
@@ -139,7 +139,7 @@ def stability(
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     if any(len(values) for values in largest):
         right.set_xscale("log")
-        right.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        amounts(right.xaxis)
     left.set_xlabel("spikes of the training loss, a ring a seed", fontsize=TEXT)
     right.set_xlabel("largest value of the residual (pale: layer 0)", fontsize=TEXT)
     left.set_yticks(range(len(names)), [printable(name, 40) for name in names], fontsize=SMALL)

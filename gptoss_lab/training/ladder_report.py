@@ -180,8 +180,8 @@ positions ends at 1,024.
 Measured side by side, every rung in turn in each of {rounds} rounds, with {threads} thread
 (`python benchmarks/ladder_speed.py`): a step of training as a run has them, and decoding 64 bytes after 64
 with float32 weights. Ratios are medians over the rounds; in brackets the middle half of the rounds. At this
-size a step is many small operations, and what costs time is their number more than their size. (Dropout in the
-pattern wants the pattern itself; the rungs without it are trained with a fused form of attention.)
+size a step is many small operations, and what costs time is their number more than their size. (Dropout in
+the pattern wants the pattern itself; the rungs without it are trained with a fused form of attention.)
 
 {speed}
 
