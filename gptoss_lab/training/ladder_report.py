@@ -100,19 +100,20 @@ YaRN, neither of which they had met beyond 256 (a table of positions has no rows
 
 ## Why the first rungs stay where they are
 
-At this budget the rungs with a table of positions stop at a loss that the rungs with RoPE pass early on. They
-have not learned to look one byte back. Three things speak for it.
+At this budget GPT-2's rung, which has a table of positions, stops at a loss that a rung with RoPE passes
+early on. It has not learned to look one byte back. Three things would follow from that, for it and for the
+rungs between it and RoPE.
 
-**They know what a table of bigrams knows.** This is a table of which byte follows which, made of all the
+**It knows what a table of bigrams knows.** This is a table of which byte follows which, made of all the
 training text of the domain that it is then asked about. It sees one byte, and is told the kind of text.
-Beside it the rungs, in bits per byte (arithmetic, all of whose lines have one form, they know better):
+Beside it the rungs, in bits per byte (arithmetic, all of whose lines have one form, GPT-2's knows better):
 
 {bigrams}
 
-**Their loss does not fall along the window** (see “by position”): what came earlier is of no use to them
-beyond the first few bytes, which tell the kind of text.
+**Its loss does not fall along the window** (see “by position”): beyond the first bytes, which tell the kind
+of text, what came earlier is of no use to it.
 
-**They hardly mind when earlier bytes are shuffled.** {lookback}
+**It does not mind much when earlier bytes are shuffled.** {lookback}
 
 To look one byte back, a head with learned positions must find out for every place which row of the table
 belongs to the place before: hundreds of separate pairs. With RoPE a distance is one and the same rotation
@@ -210,7 +211,7 @@ to a place, and nobody else."""
 
 def shuffled(table: list[str]) -> list[str]:
     """What was measured of the order of bytes, or that it was not."""
-    return [SHUFFLED, "", *table] if len(table) > 2 else [f"Not measured yet: {MEASURE}."]
+    return [SHUFFLED, "", *table] if len(table) > 2 else [f"(Not measured yet: {MEASURE} does.)"]
 
 
 def report(found: Found, entries: list[Entry] | None = None) -> str:

@@ -228,5 +228,8 @@ def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:
         if step.name in measured:
             told = measured[step.name]
             cells = [f"{told[name]:.3f}" for name in ("whole", "shuffled", "alone")]
-            said.append(f"| {step.title} | {' | '.join(cells)} | {max(map(max, told['before'])):.1%} |")
+            title = step.title
+            if told["done"] < told["steps"]:
+                title += f", after {told['done']:,} of {told['steps']:,} steps"
+            said.append(f"| {title} | {' | '.join(cells)} | {max(map(max, told['before'])):.1%} |")
     return lines, said

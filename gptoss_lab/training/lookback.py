@@ -95,8 +95,11 @@ def before(model: Transformer) -> list[list[float]]:
     return [[round(float(x), 4) for x in share] for share in shares]
 
 
-def looked(name: str, folder: Path, texts: Mapping[str, Tensor], steps: int = STEPS) -> dict[str, Any]:
-    """Train the rung `name` in `folder`, seed 0, at the rate that the ladder took, and measure it.
+def looked(
+    name: str, folder: Path, texts: Mapping[str, Tensor], until: int | None = None, steps: int = STEPS
+) -> dict[str, Any]:  # fmt: skip
+    """Train the rung `name` in `folder`, seed 0, at the rate that the ladder took, and measure it; until: as
+    it is after so many of the steps.
 
     ValueError while that rate is not known.
     """
@@ -104,12 +107,12 @@ def looked(name: str, folder: Path, texts: Mapping[str, Tensor], steps: int = ST
     if anchor_of(name) not in rates:
         raise ValueError(f"the rate of {name!r} is not known yet: the grid of {anchor_of(name)!r} is not in")
     recipe = recipe_for(rung(name), rates[anchor_of(name)])
-    run = train(recipe, folder / name, steps=steps, texts=texts)
+    run = train(recipe, folder / name, steps=steps, until=until, texts=texts)
     model = Transformer(recipe.config)
     read_checkpoint(folder / name, model)
-    model = in_phase(model, recipe, len(recipe.phases) - 1).eval()
+    model = in_phase(model, recipe, recipe.phase_at(run.done - 1, steps)).eval()
     near = [sum(bits) / len(bits) for bits in on_heldout(model, *NEAR)[0].values()]
-    return {"rate": recipe.peak, "seed": run.seed, "steps": run.steps,
+    return {"rate": recipe.peak, "seed": run.seed, "steps": run.steps, "done": run.done,
             "bits_per_byte": round(sum(near) / len(near), 4), **foretold(model), "before": before(model),
             "made_with": machine()}  # fmt: skip
 
@@ -124,11 +127,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("rungs", nargs="+", choices=list(NUMBER), metavar="RUNG", help=", ".join(NUMBER))
     parser.add_argument("--work", type=Path, default=Path("runs/lookback"), help="where checkpoints lie")
+    parser.add_argument("--until", type=int, metavar="STEP", help="measure after so many of the 1,500 steps")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     for name in options.rungs:
-        found = lookback() | {name: looked(name, options.work, byte_texts())}
+        found = lookback() | {name: looked(name, options.work, byte_texts(), options.until)}
         with whole(LOOKBACK) as beside:
             beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         told = {key: found[name][key] for key in ("bits_per_byte", "whole", "shuffled", "alone")}
