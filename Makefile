@@ -3,6 +3,7 @@
 # make check   ruff and mypy alone
 # make conformance   measure docs/conformance.md anew (minutes)
 # make pictures      take the pictures of docs/explorer.md and the README anew (needs Chromium)
+# make ladder        docs/ladder.md, its pictures and notebook 07 anew, from the ladder's results
 # make setup   the environment alone
 # make clean   remove .venv and everything else that was made
 #
@@ -17,7 +18,7 @@ STAMP := $(VENV)/installed
 NOTEBOOK := notebooks/00_start_here.ipynb
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test check conformance pictures setup clean
+.PHONY: lab test check conformance pictures ladder setup clean
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)
@@ -43,6 +44,12 @@ conformance: $(STAMP)
 
 pictures: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/pictures.py
+
+# After results have come in. The notebook's pictures are of results too, so it is run and saved.
+ladder: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m gptoss_lab.training.ladder_report docs/ladder.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/ladder_pictures.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/run_notebook.py notebooks/07_gpt2_to_gpt_oss.ipynb
 
 setup: $(STAMP)
 

@@ -420,8 +420,52 @@ TOP_P = [
     ("returned None", lambda row, p: None),
 ]
 
+T3 = 4.303 / 3**0.5
+
+
+def alone(t):
+    """Two groups, each with its own spread."""
+    return lambda a, b: ((a - b).mean(), t * ((a.var() + b.var()) / 3).sqrt())
+
+
+PAIRED = [
+    ("Right", lambda a, b: ((a - b).mean(), T3 * (a - b).std())),
+    ("Right", lambda a, b: (float((a - b).mean()), float(T3 * (a - b).std()))),
+    ("the sign", lambda a, b: ((b - a).mean(), T3 * (a - b).std())),
+    ("standard deviation of the differences", alone(4.303)),
+    ("two groups, with 1.96", alone(1.96)),
+    ("1.96 is for many", lambda a, b: ((a - b).mean(), 1.96 / 3**0.5 * (a - b).std())),
+    ("t for four values", lambda a, b: ((a - b).mean(), 3.182 / 3**0.5 * (a - b).std())),
+    ("spread of one seed", lambda a, b: ((a - b).mean(), 4.303 * (a - b).std())),
+    ("not by n", lambda a, b: ((a - b).mean(), 4.303 / 3 * (a - b).std())),
+    ("standard error", lambda a, b: ((a - b).mean(), (a - b).std() / 3**0.5)),
+    ("it is n − 1", lambda a, b: ((a - b).mean(), T3 * (a - b).std(correction=0))),
+    ("half the width", lambda a, b: ((a - b).mean(), 2 * T3 * (a - b).std())),
+    ("variance", lambda a, b: ((a - b).mean(), T3 * (a - b).var())),
+    ("two numbers", lambda a, b: (a - b).mean()),
+]
+
+
+def units(d, f):
+    """Parameters of GPT-2's MLP, less the bias of its answer, over those of one gated unit."""
+    return (2 * d * f + f) / (3 * d + 2)
+
+
+WIDTHS = [
+    ("Right", lambda d, f: round(units(d, f))),
+    ("kept the width", lambda d, f: f),
+    ("halved", lambda d, f: round(f / 2)),
+    ("but for the biases", lambda d, f: round(f * 2 / 3)),
+    ("upside down", lambda d, f: round(f * 3 / 2)),
+    ("rounded down", lambda d, f: math.floor(units(d, f))),
+    ("not 3D + 1", lambda d, f: round(f * (2 * d + 1) / (3 * d + 1))),
+    ("whole number: round it", units),
+    ("returned NoneType", lambda d, f: None),
+]
+
 ALL = {
     checks.unpack: UNPACKED, checks.expert_bytes: READ, checks.ring: RINGS, checks.top_p: TOP_P,
+    checks.paired: PAIRED, checks.width: WIDTHS,
     checks.layer_norm: NORMS, checks.gelu: GELUS,
     checks.router_weights: ROUTER, checks.swiglu: SWIGLU, checks.window: WINDOWS, checks.sink: SINKS,
     checks.rotate: ROTATIONS, checks.yarn: YARN, checks.walk: WALKS, checks.contributions: PARTS,

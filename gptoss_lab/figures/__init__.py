@@ -4,9 +4,11 @@
 
 A function that is handed an `ax` draws there and returns it; otherwise it makes a figure, of 1600 x 900
 pixels or less, and returns that. Axes of a figure made with layout="constrained" get room for all names and
-bars. `describe_…` says in words what the picture of the same name shows.
+bars. `describe_…` says in words what the picture of the same name shows. The ladder's pictures lie in two
+modules of their own: `figures.ladder.differences(…)`, `figures.ladder_runs.curves(…)`.
 """
 
+from . import ladder, ladder_runs
 from .attention import attention, attention_pair, describe_attention
 from .caches import cache_slots, describe_cache_slots
 from .experts import describe_router, router, router_layers
@@ -37,6 +39,8 @@ __all__ = [
     "describe_router",
     "describe_speeds",
     "head_maps",
+    "ladder",
+    "ladder_runs",
     "next_tokens",
     "packed_block",
     "parts",

@@ -1,182 +1,44 @@
 """docs/ladder.md from the results that are in: `python -m gptoss_lab.training.ladder_report docs/ladder.md`.
 
-Two models are compared seed by seed: runs of one seed read the same bytes in the same order and are measured
-on the same held-out windows. The mean of the differences stands beside its 95 % confidence interval, from
-Student's t over the seeds. One seed has no such interval, and then none is told; what the choice of windows
-alone leaves uncertain is told beside it.
+`make ladder` does that, draws the page's pictures and runs notebook 07 anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from ..config import Config
-from ..cost import active_parameters, cache_bytes, flop_per_token, parameters
 from ..files import whole
-from .corpus import DOMAINS
-from .ladder import ANCHORS, NUMBER, RATES, RUNGS, STEPS, TOP, Entry, ladder, multiplied, plan, rung, without
-from .queue import RESULTS, best_rates, results, score, waiting
-
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % of t, by the number of values
-Found = Mapping[str, Mapping[str, Any]]
-
-
-def runs_of(config: Config, entries: list[Entry], found: Found) -> dict[int, Mapping[str, Any]]:
-    """The results of a config at its chosen rate, by seed; runs that diverged are among them."""
-    rates, runs = best_rates(entries, found), {}
-    for entry in entries:
-        if entry.config == config and isinstance(entry.rate, str) and entry.rate in rates:
-            name = entry.id(rates)
-            if name in found:
-                runs[entry.seed] = found[name]
-    return runs
-
-
-def windows(result: Mapping[str, Any], length: str = "near") -> list[list[float]]:
-    """Bits per byte of every window, domain by domain."""
-    return [result["windows"][length][domain] for domain in DOMAINS]
-
-
-def interval(values: list[float]) -> float | None:
-    """Half the width of the 95 % confidence interval of their mean; None for one value alone."""
-    if len(values) < 2:
-        return None
-    return STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def compared(ours: Mapping[int, Any], theirs: Mapping[int, Any]) -> str:
-    """Ours less theirs in bits per byte, over the seeds that both have: cells for the difference, its
-    interval over seeds, and over windows."""
-    seeds = [seed for seed in sorted(ours.keys() & theirs.keys())
-             if "diverged" not in ours[seed] and "diverged" not in theirs[seed]]  # fmt: skip
-    if not seeds:
-        return "– | – | –"
-    each = [score(ours[seed]) - score(theirs[seed]) for seed in seeds]
-    mean, half = statistics.fmean(each), interval(each)
-    over_seeds = "–" if half is None else f"{mean - half:+.4f} to {mean + half:+.4f}"
-    return f"{mean:+.4f} | {over_seeds} | ±{over_windows(ours, theirs, seeds):.4f}"
-
-
-def over_windows(ours: Mapping[int, Any], theirs: Mapping[int, Any], seeds: list[int]) -> float:
-    """Half the 95 % interval that the choice of held-out windows leaves to the mean difference, for these
-    very models: the differences window by window, averaged over seeds; domains are strata."""
-    variance = 0.0
-    for domain in range(len(DOMAINS)):
-        pairs = [zip(windows(ours[seed])[domain], windows(theirs[seed])[domain]) for seed in seeds]
-        each = [statistics.fmean(a - b for a, b in column) for column in zip(*pairs)]
-        variance += statistics.variance(each) / len(each)
-    return 1.96 * math.sqrt(variance) / len(DOMAINS)
-
-
-def level(runs: Mapping[int, Any]) -> str:
-    """Mean bits per byte over seeds, and how many: cells."""
-    ended = [score(run) for run in runs.values() if "diverged" not in run]
-    lost = f", {len(runs) - len(ended)} diverged" if len(ended) < len(runs) else ""
-    return f"{statistics.fmean(ended):.4f} | {len(ended)}{lost}" if ended else f"– | 0{lost}"
-
-
-def told(result: Mapping[str, Any]) -> str:
-    """Bits per byte of one run."""
-    return "diverged" if "diverged" in result else f"{score(result):.4f}"
-
-
-def rates_table(entries: list[Entry], found: Found) -> list[str]:
-    """The grid of learning rates: bits per byte of every anchor, and which rate is taken."""
-    best = best_rates(entries, found)
-    columns = " | ".join(f"{rate:g}" for rate in RATES)
-    lines = [f"| | {columns} | taken |", "|---" * (len(RATES) + 2) + "|"]
-    for anchor in ANCHORS:
-        cells = []
-        for rate in RATES:
-            result = found.get(Entry(rung(anchor), 0, rate, "").id({}))
-            cells.append("–" if result is None else told(result))
-        taken = f"{best[anchor]:g}" if anchor in best else "–"
-        edge = " (an end of the grid)" if anchor in best and best[anchor] in (RATES[0], RATES[-1]) else ""
-        lines.append(f"| {RUNGS[NUMBER[anchor]].title} | {' | '.join(cells)} | {taken}{edge} |")
-    return lines
-
-
-def rungs_table(entries: list[Entry], found: Found) -> list[str]:
-    """Every rung beside the one below it."""
-    lines = ["| rung | bits per byte | seeds | less the rung below | 95 % over seeds | over windows |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
-    below: Mapping[int, Any] = {}
-    for step, config in zip(RUNGS, ladder()):
-        runs = runs_of(config, entries, found)
-        lines.append(f"| {step.title} | {level(runs)} | {compared(runs, below)} |")
-        below = runs
-    return lines
-
-
-def details_table(entries: list[Entry], found: Found, columns: dict[str, tuple[str, str, str]]) -> list[str]:
-    """Numbers of every rung, means over its seeds. columns: heading → where the number lies in a result."""
-    lines = ["| rung | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for step, config in zip(RUNGS, ladder()):
-        runs = [run for run in runs_of(config, entries, found).values() if "diverged" not in run]
-        cells = []
-        for field, part, name in columns.values():
-            values = [run[field][part][name] for run in runs if part in run[field]]
-            cells.append(f"{statistics.fmean(values):.3f}" if values else "–")
-        lines.append(f"| {step.title} | {' | '.join(cells)} |")
-    return lines
-
-
-DOMAIN_COLUMNS = {domain: ("bits_per_byte", "near", domain) for domain in DOMAINS}
-POSITION_COLUMNS = {
-    name.replace("-", "–"): ("nats_by_position", "beyond" if int(name.split("-")[0]) >= 1024 else "far", name)
-    for name in ("0-7", "8-31", "32-63", "64-127", "128-255", "256-383", "512-767", "768-1023", "1024-1535",
-                 "1536-2047")
-}  # fmt: skip
-
-
-def left_out_table(entries: list[Entry], found: Found) -> list[str]:
-    """The top without each change in turn, beside the top."""
-    lines = [f"| left out of “{RUNGS[NUMBER[TOP]].title}” | bits per byte | seeds | less the whole | "
-             "95 % over seeds | over windows |", "|---|---|---|---|---|---|"]  # fmt: skip
-    top = runs_of(rung(TOP), entries, found)
-    for name in [name for name in NUMBER if 0 < NUMBER[name] <= NUMBER[TOP]]:
-        runs = runs_of(without(name), entries, found)
-        lines.append(f"| {RUNGS[NUMBER[name]].title} | {level(runs)} | {compared(runs, top)} |")
-    return lines
-
-
-def others_table(entries: list[Entry], found: Found) -> list[str]:
-    """Sizes, numbers of experts, equal totals: as they are."""
-    lines = ["| for | model | parameters | a token is multiplied with | bits per byte | seeds |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
-    for purpose in ("size", "number of experts", "equal totals"):
-        for config in dict.fromkeys(entry.config for entry in entries if entry.purpose == purpose):
-            runs = runs_of(config, entries, found)
-            size = f"{parameters(config):,} | {multiplied(config):,}"
-            lines.append(f"| {purpose} | {config.name} | {size} | {level(runs)} |")
-    return lines
-
-
-def costs_table() -> list[str]:
-    """What every rung costs, from its config alone."""
-    lines = ["| rung | parameters | multiplied | FLOP a byte | cache at 1k | at 8k | at 131k |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for step, config in zip(RUNGS, ladder()):
-        cache = " | ".join(f"{cache_bytes(config, tokens):,}" for tokens in (1024, 8192, 131072))
-        looked_up = active_parameters(config) - multiplied(config)  # a table of positions
-        work = flop_per_token(config, 1024) - 2 * looked_up
-        size = f"{parameters(config):,} | {multiplied(config):,}"
-        lines.append(f"| {step.title} | {size} | {work:,} | {cache} |")
-    return lines
-
+from .ladder import NUMBER, STEPS, Entry, plan
+from .ladder_numbers import Found, left_out, progress, rungs
+from .ladder_tables import (
+    DOMAIN_COLUMNS,
+    POSITION_COLUMNS,
+    ROUTED,
+    ROUTER_COLUMNS,
+    TRAINING_COLUMNS,
+    costs_table,
+    details_table,
+    in_words,
+    left_out_table,
+    lookback_tables,
+    others_table,
+    pairs_in_words,
+    rates_table,
+    rungs_table,
+    speed,
+    speed_table,
+    untaught_columns,
+)  # fmt: skip
+from .queue import RESULTS, results
 
 PAGE = """# The ladder: from GPT-2 to gpt-oss, one change at a time
 
     gptoss-lab train ladder --threads 1    # every run, resumable; --plan tells the hours
-    python -m gptoss_lab.training.ladder_report docs/ladder.md # this page, from the results
+    make ladder                            # this page, its pictures and notebook 07, from the results
 
 Ctrl-C saves, and the same command goes on. While there is a file `pause` in the queue's folder
-(`runs/ladder`) no step begins.
+(`runs/ladder`) no step begins. The page alone: `python -m gptoss_lab.training.ladder_report docs/ladder.md`.
 
 {state}
 
@@ -190,7 +52,8 @@ not counted). From the experts on it is 3 % less than on the first: MXFP4 packs 
 All runs read the same bytes in the same order: {tokens:,} of them in {steps:,} steps, nine tenths of
 the steps in windows of 256, the last tenth in windows of 1,024, with YaRN and MXFP4's rounding on where
 the rung has them. AdamW, 100 steps of warm-up, then in a straight line to zero. The vocabulary is 256
-bytes and an end. The corpora are the package's, each drawn from as often as the others.
+bytes and an end. The corpora are the package's, each drawn from as often as the others. (A seed decides
+the weights at the start, the bytes and their order, and dropout.)
 
 The learning rate is searched for at three anchors, with one seed each; a rung takes the rate of the
 last anchor at or below it, and the rungs from the experts on that of the last rung. What a change would
@@ -201,13 +64,23 @@ Differences are taken seed by seed on the same windows; negative is better. “9
 Student's interval of their mean: with few seeds it is wide, and with one there is none. “Over windows”
 is what the choice of windows alone leaves open for these very models: it says nothing of another seed.
 
+A difference is called significant if it is larger than both intervals. Each comparison is judged by
+itself: of twenty changes that do nothing, one would be called significant. And a change is judged at
+this size and after these {millions:.0f} million bytes, no more.
+
 ## Learning rates
 
 {rates}
 
+![Bits per byte over the peak rate, for the three anchors](pictures/ladder_rates.png)
+
 ## The rungs
 
 {rungs}
+
+{rungs_said}
+
+![Every rung's level, and its difference to the rung below](pictures/ladder_differences.png)
 
 By domain, bits per byte:
 
@@ -218,12 +91,71 @@ trained on:
 
 {positions}
 
+![Loss by position, a line a rung](pictures/ladder_positions.png)
+
+Before the long phase, when no window had been longer than 256: the same weights with plain RoPE and with
+YaRN, neither of which they had met beyond 256 (a table of positions has no rows there that were trained):
+
+{untaught}
+
+## Why the first rungs stay where they are
+
+At this budget GPT-2's rung, which has a table of positions, stops at a loss that a rung with RoPE passes
+early on. It has not learned to look one byte back. Three things would follow from that, for it and for the
+rungs between it and RoPE.
+
+**It knows what a table of bigrams knows.** This is a table of which byte follows which, made of all the
+training text of the domain that it is then asked about. It sees one byte, and is told the kind of text.
+Beside it the rungs, in bits per byte (arithmetic, all of whose lines have one form, GPT-2's knows better):
+
+{bigrams}
+
+**Its loss does not fall along the window** (see “by position”): beyond the first bytes, which tell the kind
+of text, what came earlier is of no use to it.
+
+**It does not mind much when earlier bytes are shuffled.** {lookback}
+
+To look one byte back, a head with learned positions must find out for every place which row of the table
+belongs to the place before: hundreds of separate pairs. With RoPE a distance is one and the same rotation
+everywhere, so that what is learned at one place holds at all. How much longer a table of positions would
+take is not measured here; that it can be learned is no question, GPT-2 itself has such heads. So the step at
+RoPE says how fast a position is learned, and not what RoPE would be worth at the end of a long training.
+Below it, changes are judged on models that make next to no use of their attention: dropout and the norm may
+matter differently above. (Hence “one left out”.)
+
+![Training loss of the rungs, and the level of the table of bigrams](pictures/ladder_curves.png)
+
+## How training went
+
+Spikes: steps whose loss lay more than six median distances above the fifty before. Values: of the residual,
+on held-out text. Means over seeds.
+
+{training}
+
+![Spikes of every run, and the largest value of the residual by layer](pictures/ladder_stability.png)
+
+## The router
+
+The balance term over the last hundred steps (1: even); how even the shares of the experts are over
+held-out text (their entropy, over that of an even spread); how many bits an expert's number tells of the
+domain (at most 2.58). A layer that would tell the domain is one whose experts specialise.
+
+{router}
+
+![Evenness and bits about the domain, layer by layer](pictures/ladder_router.png)
+
 ## One left out
 
 The order of the rungs matters, so each change is also undone at the top. (The top is here the rung
-before MXFP4, whose steps of 32 are too coarse to match. Without RoPE there is no YaRN to keep.)
+before MXFP4, whose steps of 32 are too coarse to match. Without RoPE there is no YaRN to keep.) A positive
+difference says that the change is missed. Two seeds: Student's interval is then 12.7 times their distance to
+their mean, so that only large differences can be significant.
 
 {left_out}
+
+{left_out_said}
+
+![Each change left out of the top, with both intervals](pictures/ladder_left_out.png)
 
 ## Other sizes, other numbers of experts, equal totals
 
@@ -232,11 +164,27 @@ smaller side of a change that makes a model larger, widened until both have as m
 
 {others}
 
+{others_said}
+
+![Bits per byte over FLOP, for three sizes](pictures/ladder_costs.png)
+
+![Bits per byte over parameters in all, for other numbers of experts](pictures/ladder_experts.png)
+
 ## What a rung costs
 
-From the config alone; the cache in bfloat16 bytes. GPT-2's table of positions ends at 1,024.
+From the config alone. FLOP with 1,024 bytes in view; weight bytes that are read to decode one byte, as they
+would be stored (bfloat16, and MXFP4 on the last rung); the cache in bfloat16 bytes. GPT-2's table of
+positions ends at 1,024.
 
 {costs}
+
+Measured side by side, every rung in turn in each of {rounds} rounds, with {threads} thread
+(`python benchmarks/ladder_speed.py`): a step of training as a run has them, and decoding 64 bytes after 64
+with float32 weights. Ratios are medians over the rounds; in brackets the middle half of the rounds. At this
+size a step is many small operations, and what costs time is their number more than their size. (Dropout in
+the pattern wants the pattern itself; the rungs without it are trained with a fused form of attention.)
+
+{speed}
 
 ## What a result holds
 
@@ -245,35 +193,52 @@ One JSON file a run, in `gptoss_lab/assets/results/ladder`, written by the queue
 text in windows of 256 (`near`) and 1,024 bytes (`far`). `nats_by_position`: the same by position, and
 `beyond` in windows of 2,048, longer than any that was trained on, where there is no table of positions.
 `untaught`: by position before the long windows began, with plain RoPE and with YaRN. `activations`: the
-residual after each layer, its largest value and its root mean square. `spikes`: steps whose loss lay
-more than six median distances above the fifty before. `balance`: the balance term over the last hundred
-steps. `router`: for each layer how even the experts' shares are, and how many bits an expert's number
-tells of the domain. `seconds`: wall time of the training, on a machine that did other things too; it is
-no benchmark.
+residual after each layer, its largest value and its root mean square. `spikes`: the steps. `balance`: the
+balance term over the last hundred steps. `router`: for each layer how even the experts' shares are, and how
+many bits an expert's number tells of the domain. `seconds`: wall time of the training, on a machine that did
+other things too; it is no benchmark. Beside the folder: `ladder_speed.json`, and `ladder_lookback.json` from
+`python -m gptoss_lab.training.lookback`.
 """
 
 
-def made(entries: list[Entry], found: Found) -> set[str]:
-    """The ids of the plan's runs that have a result."""
-    rates = best_rates(entries, found)
-    settled = [entry for entry in entries if not isinstance(entry.rate, str) or entry.rate in rates]
-    return {entry.id(rates) for entry in settled} & found.keys()
+MEASURE = "`python -m gptoss_lab.training.lookback gpt2 rope`"
+SHUFFLED = """The queue keeps no weights, so a rung was trained again, alike, and asked for a
+byte (bits, over held-out windows) after all that stood before it; after the same with every byte but the
+last in a random order; and after the last byte alone. Last column: of all heads, the largest share of
+attention that goes to the byte just before the query's own, on average. Shuffling costs whoever looks back
+to a place, and nobody else."""
+
+
+def shuffled(table: list[str]) -> list[str]:
+    """What was measured of the order of bytes, or that it was not."""
+    return [SHUFFLED, "", *table] if len(table) > 2 else [f"(Not measured yet: {MEASURE} does.)"]
 
 
 def report(found: Found, entries: list[Entry] | None = None) -> str:
     """The page, from the results that are in."""
     entries = plan() if entries is None else entries
-    left = len(waiting(entries, found))
-    done = len(made(entries, found))
-    state = (f"**{done} of {done + left} runs are in.** "
+    done, all_of = progress(entries, found)
+    rows, timed = rungs(entries, found), speed()
+    bigrams, lookback = lookback_tables(rows)
+    state = (f"**{done} of {all_of} runs are in.** "
              + ("A dash is a run that is not. Nothing should be concluded from a row with one seed."
-                if left else "These are all of them."))  # fmt: skip
+                if done < all_of else "These are all of them."))  # fmt: skip
+    parts = {
+        "rates": rates_table(entries, found), "rungs": rungs_table(entries, found),
+        "rungs_said": in_words(rows[1:]), "domains": details_table(rows, DOMAIN_COLUMNS),
+        "positions": details_table(rows, POSITION_COLUMNS),
+        "untaught": details_table(rows[NUMBER["rope"] :], untaught_columns()),
+        "bigrams": bigrams, "lookback": shuffled(lookback),
+        "training": details_table(rows, TRAINING_COLUMNS, 2),
+        "router": details_table(rows[ROUTED:], ROUTER_COLUMNS),
+        "left_out": left_out_table(entries, found), "left_out_said": in_words(left_out(entries, found)),
+        "others": others_table(entries, found), "others_said": pairs_in_words(entries, found),
+        "costs": costs_table(), "speed": speed_table(timed),
+    }  # fmt: skip
     return PAGE.format(
-        state=state, steps=STEPS, tokens=STEPS * 2048, rates="\n".join(rates_table(entries, found)),
-        rungs="\n".join(rungs_table(entries, found)), left_out="\n".join(left_out_table(entries, found)),
-        domains="\n".join(details_table(entries, found, DOMAIN_COLUMNS)),
-        positions="\n".join(details_table(entries, found, POSITION_COLUMNS)),
-        others="\n".join(others_table(entries, found)), costs="\n".join(costs_table()),
+        state=state, steps=STEPS, tokens=STEPS * 2048, millions=STEPS * 2048 / 1e6,
+        rounds=timed["rounds"] if timed else "–", threads=timed["made_with"]["threads"] if timed else "–",
+        **{name: "\n".join(lines) for name, lines in parts.items()},
     )  # fmt: skip
 
 

@@ -1,0 +1,228 @@
+"""What the ladder's results say: levels, differences and how sure they are, from the results that are in.
+
+Two models are compared seed by seed: runs of one seed read the same bytes in the same order and are measured
+on the same held-out windows. The mean of the differences stands beside its 95 % confidence interval, from
+Student's t over the seeds. One seed has no such interval. What the choice of windows alone leaves uncertain,
+for these very models, is told besides.
+
+A difference is called significant if it is larger than both. Of twenty differences that are none, one is
+called significant by chance.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import Config
+from ..cost import active_parameters, bytes_per_token, flop_per_token, parameters
+from .corpus import DOMAINS
+from .ladder import LONG, NUMBER, RUNGS, TOP, Entry, ladder, multiplied, rung, without
+from .outcome import EDGES
+from .queue import best_rates, score, waiting
+
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % of t, by the number of values
+Found = Mapping[str, Mapping[str, Any]]
+Runs = Mapping[int, Mapping[str, Any]]  # results of one config, by seed
+
+
+def runs_of(config: Config, entries: list[Entry], found: Found) -> dict[int, Mapping[str, Any]]:
+    """The results of a config at its chosen rate, by seed; runs that diverged are among them."""
+    rates, runs = best_rates(entries, found), {}
+    for entry in entries:
+        if entry.config == config and isinstance(entry.rate, str) and entry.rate in rates:
+            name = entry.id(rates)
+            if name in found:
+                runs[entry.seed] = found[name]
+    return runs
+
+
+def ended(runs: Runs) -> dict[int, Mapping[str, Any]]:
+    """Those that did not diverge."""
+    return {seed: run for seed, run in runs.items() if "diverged" not in run}
+
+
+def interval(values: list[float]) -> float | None:
+    """Half the width of the 95 % confidence interval of their mean; None for one value alone."""
+    if len(values) < 2:
+        return None
+    return STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def over_windows(ours: Runs, theirs: Runs, seeds: list[int]) -> float:
+    """Half the 95 % interval that the choice of held-out windows leaves to the mean difference, for these
+    very models: the differences window by window, averaged over seeds; domains are strata."""
+    variance = 0.0
+    for domain in DOMAINS:
+        pairs = [zip(ours[seed]["windows"]["near"][domain], theirs[seed]["windows"]["near"][domain])
+                 for seed in seeds]  # fmt: skip
+        each = [statistics.fmean(a - b for a, b in column) for column in zip(*pairs)]
+        variance += statistics.variance(each) / len(each)
+    return 1.96 * math.sqrt(variance) / len(DOMAINS)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Ours less theirs in bits per byte: `each` seed's, and what the windows leave open."""
+
+    each: tuple[float, ...]
+    windows: float
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.each)
+
+    @property
+    def seeds(self) -> float | None:
+        """Half the 95 % interval over seeds; None for one seed."""
+        return interval(list(self.each))
+
+    @property
+    def agree(self) -> bool:
+        """Whether every seed has the same sign."""
+        return all(x > 0 for x in self.each) or all(x < 0 for x in self.each)
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether it is larger than both intervals; None while there is one seed."""
+        return None if self.seeds is None else abs(self.mean) > max(self.seeds, self.windows)
+
+    def __str__(self) -> str:
+        """A sentence without its subject."""
+        if self.seeds is None:
+            return f"{signed(self.mean)} with one seed (±{self.windows:.3f} over windows): no verdict yet"
+        told = f"{signed(self.mean)} ± {self.seeds:.3f} over {len(self.each)} seeds"
+        if self.significant:
+            return f"differs by {told}" + ("; all seeds agree" if self.agree else "")
+        if abs(self.mean) > self.seeds:
+            return f"not significant: {told}, but ±{self.windows:.3f} over windows"
+        return f"not significant: {told}" + (", though all have one sign" if self.agree else "")
+
+
+def signed(x: float, digits: int = 3) -> str:
+    """With its sign, and a real minus: −0.031."""
+    return f"{x:+.{digits}f}".replace("-", "−")
+
+
+def difference(ours: Runs, theirs: Runs) -> Difference | None:
+    """Ours less theirs, over the seeds that both have and that did not diverge; None where there is none."""
+    seeds = sorted(ended(ours).keys() & ended(theirs).keys())
+    if not seeds:
+        return None
+    each = tuple(score(ours[seed]) - score(theirs[seed]) for seed in seeds)
+    return Difference(each, over_windows(ours, theirs, seeds))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of the ladder, its runs by seed, and how it differs from the one it is compared with."""
+
+    name: str
+    title: str
+    config: Config
+    runs: Runs
+    less: Difference | None = None
+
+    @property
+    def levels(self) -> list[float]:
+        """Bits per byte of every run that ended."""
+        return [score(run) for run in ended(self.runs).values()]
+
+    @property
+    def level(self) -> float | None:
+        """Their mean."""
+        return statistics.fmean(self.levels) if self.levels else None
+
+    def mean(self, *path: str) -> float | None:
+        """The mean over seeds of a number of the results, by its keys; None where none has it."""
+        values: list[Any] = [run for run in ended(self.runs).values()]
+        for key in path:
+            values = [value[key] for value in values if value is not None and key in value]
+        return statistics.fmean(values) if values else None
+
+
+def rungs(entries: list[Entry], found: Found) -> list[Row]:
+    """Every rung, less the one below."""
+    rows: list[Row] = []
+    for step, config in zip(RUNGS, ladder()):
+        runs = runs_of(config, entries, found)
+        less = difference(runs, rows[-1].runs) if rows else None
+        rows.append(Row(step.name, step.title, config, runs, less))
+    return rows
+
+
+def left_out(entries: list[Entry], found: Found) -> list[Row]:
+    """The top without each change in turn, less the top."""
+    top, rows = runs_of(rung(TOP), entries, found), []
+    for step in RUNGS[1 : NUMBER[TOP] + 1]:
+        runs = runs_of(without(step.name), entries, found)
+        rows.append(Row(step.name, step.title, without(step.name), runs, difference(runs, top)))
+    return rows
+
+
+def others(purpose: str, entries: list[Entry], found: Found) -> list[Row]:
+    """The models that the plan has for a purpose: "size", "number of experts", "equal totals"."""
+    configs = dict.fromkeys(entry.config for entry in entries if entry.purpose == purpose)
+    return [Row(config.name, config.name, config, runs_of(config, entries, found)) for config in configs]
+
+
+def drawn(rows: list[Row]) -> dict[str, list[Any]]:
+    """Rows as the lists that `figures.ladder.differences` takes."""
+    kept = [row.less for row in rows]
+    return {
+        "names": [row.title for row in rows],
+        "levels": [row.levels for row in rows],
+        "each": [list(less.each) if less else [] for less in kept],
+        "over_seeds": [less.seeds if less else None for less in kept],
+        "over_windows": [less.windows if less else None for less in kept],
+        "significant": [less.significant if less else None for less in kept],
+    }
+
+
+def grid(entries: list[Entry], found: Found) -> dict[str, dict[float, float | None]]:
+    """The grid of rates: bits per byte by anchor and rate; None for a run that is not in."""
+    told: dict[str, dict[float, float | None]] = {}
+    for entry in entries:
+        if not isinstance(entry.rate, str):
+            result = found.get(entry.id({}))
+            told.setdefault(entry.config.name, {})[entry.rate] = None if result is None else score(result)
+    return told
+
+
+def looked_up(config: Config) -> int:
+    """Parameters of a table of positions, of which a token meets one row alone."""
+    return active_parameters(config) - multiplied(config)
+
+
+def flop(config: Config, context: int = 1024) -> int:
+    """FLOP a byte with `context` bytes in view; a table of positions is looked up, not multiplied."""
+    return flop_per_token(config, context) - 2 * looked_up(config)
+
+
+def bytes_read(config: Config) -> int:
+    """Weight bytes that decoding one byte reads, as they would be stored; of a table of positions one row."""
+    table = looked_up(config) * {"float32": 4, "bfloat16": 2}[config.stored]
+    return sum(bytes_per_token(config).values()) - table + table // config.context
+
+
+def size_of(row: Row) -> int:
+    """Parameters in all."""
+    return parameters(row.config)
+
+
+def by_position(row: Row) -> list[float | None]:
+    """Mean nats a byte between the `EDGES`: in windows of 1,024, and from there on in longer ones."""
+    pairs = zip(EDGES, EDGES[1:])
+    return [row.mean("nats_by_position", "beyond" if a >= LONG else "far", f"{a}-{b - 1}") for a, b in pairs]
+
+
+def progress(entries: list[Entry], found: Found) -> tuple[int, int]:
+    """How many of the plan's runs are in, and how many there are."""
+    rates = best_rates(entries, found)
+    settled = [entry for entry in entries if not isinstance(entry.rate, str) or entry.rate in rates]
+    done = len({entry.id(rates) for entry in settled} & found.keys())
+    return done, done + len(waiting(entries, found))

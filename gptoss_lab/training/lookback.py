@@ -1,0 +1,143 @@
+"""What a trained rung makes of the bytes before the last one, and of their order.
+
+    python -m gptoss_lab.training.lookback gpt2 rope      # minutes a rung; the result goes into the package
+
+A rung is trained as the queue trains it (the queue keeps no weights) and then foretells a byte of held-out
+text from three contexts:
+
+    whole       all bytes before it
+    shuffled    the byte before it, and before that the others in a random order
+    alone       the byte before it, and nothing else
+
+A model that has learned to look back to a certain place is lost when the bytes are shuffled. One that only
+knows which kind of text it is in is not. Beside it stands how much of its attention goes to the byte just
+before the query's own, head by head, and `bigrams`: a table of which byte follows which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..files import whole
+from ..model.transformer import Transformer
+from ..tap import Recorder
+from .corpus import DOMAINS, heldout_windows
+from .ladder import NUMBER, SHORT, STEPS, anchor_of, byte_encoding, plan, recipe_for, rung
+from .live import byte_texts
+from .objective import in_phase
+from .outcome import NEAR, on_heldout
+from .queue import RESULTS, best_rates, results
+from .runs import machine, read_checkpoint
+from .train import train
+
+LOOKBACK = RESULTS.parent / "ladder_lookback.json"
+ENDS = (64, 128, 192, 256)  # how many bytes are given before the one that is foretold
+LINGER = 2.0                # counts that a byte's own frequency weighs beside what followed it
+
+
+@cache
+def bigrams() -> dict[str, float]:
+    """Bits per byte, by domain, of a table of which byte follows which, made from all the domain's training
+    text: what is to be had from the last byte by whoever knows the kind of text. On the ladder's windows."""
+    found, size = {}, byte_encoding().n_vocab
+    for domain, text in byte_texts().items():
+        ids = text.long()
+        pairs = torch.bincount(ids[:-1] * size + ids[1:], minlength=size * size).double().view(size, size)
+        single = (pairs.sum(0) + 1) / (pairs.sum() + size)
+        follows = (pairs + LINGER * single) / (pairs.sum(1, keepdim=True) + LINGER)
+        windows = heldout_windows(byte_encoding(), domain, *NEAR)
+        bits = -follows[windows.tokens[:, :-1], windows.tokens[:, 1:]].log2().sum(1)
+        found[domain] = float((bits / windows.bytes).mean())
+    return found
+
+
+def contexts(given: Tensor, seed: int) -> dict[str, Tensor]:
+    """The three contexts of N T bytes."""
+    dice = torch.Generator().manual_seed(seed)
+    order = torch.rand(len(given), given.shape[1] - 1, generator=dice).argsort(1)
+    shuffled = torch.cat([given[:, :-1].gather(1, order), given[:, -1:]], 1)
+    return {"whole": given, "shuffled": shuffled, "alone": given[:, -1:]}
+
+
+@torch.no_grad()
+def foretold(model: Transformer, limit: int = NEAR[1]) -> dict[str, float]:
+    """Mean bits of the byte after each context, over up to `limit` held-out windows a domain; every domain
+    and length counts alike."""
+    bits: dict[str, list[float]] = {"whole": [], "shuffled": [], "alone": []}
+    for domain in DOMAINS:
+        windows = heldout_windows(byte_encoding(), domain, SHORT, limit).tokens
+        for end in ENDS:
+            for name, given in contexts(windows[:, :end], seed=end).items():
+                logits = torch.cat([model(part, last=1)[:, 0] for part in given.split(16)])
+                bits[name].append(float(F.cross_entropy(logits, windows[:, end])) / math.log(2))
+    return {name: round(sum(each) / len(each), 4) for name, each in bits.items()}
+
+
+@torch.no_grad()
+def before(model: Transformer) -> list[list[float]]:
+    """The share of attention that goes to the byte just before the query's own: L H, means over held-out
+    text, from the ninth byte of a window on."""
+    names = [f"blocks.{n}.attention.pattern" for n in range(model.config.n_layers)]
+    recorder = Recorder(keep=names)
+    windows = torch.cat([heldout_windows(byte_encoding(), domain, SHORT, 2).tokens for domain in DOMAINS])
+    model(windows[:, :-1], last=1, tap=recorder)
+    shares = [recorder.kept[name].diagonal(-1, -2, -1)[..., 8:].mean((0, 2)) for name in names]
+    return [[round(float(x), 4) for x in share] for share in shares]
+
+
+def looked(
+    name: str, folder: Path, texts: Mapping[str, Tensor], until: int | None = None, steps: int = STEPS
+) -> dict[str, Any]:  # fmt: skip
+    """Train the rung `name` in `folder`, seed 0, at the rate that the ladder took, and measure it; until: as
+    it is after so many of the steps.
+
+    ValueError while that rate is not known.
+    """
+    rates = best_rates(plan(), results())
+    if anchor_of(name) not in rates:
+        raise ValueError(f"the rate of {name!r} is not known yet: the grid of {anchor_of(name)!r} is not in")
+    recipe = recipe_for(rung(name), rates[anchor_of(name)])
+    run = train(recipe, folder / name, steps=steps, until=until, texts=texts)
+    model = Transformer(recipe.config)
+    read_checkpoint(folder / name, model)
+    model = in_phase(model, recipe, recipe.phase_at(run.done - 1, steps)).eval()
+    near = [sum(bits) / len(bits) for bits in on_heldout(model, *NEAR)[0].values()]
+    return {"rate": recipe.peak, "seed": run.seed, "steps": run.steps, "done": run.done,
+            "bits_per_byte": round(sum(near) / len(near), 4), **foretold(model), "before": before(model),
+            "made_with": machine()}  # fmt: skip
+
+
+def lookback(file: Path = LOOKBACK) -> dict[str, dict[str, Any]]:
+    """What has been measured, by rung; nothing where there is no file."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m gptoss_lab.training.lookback RUNG …`: train, measure, and keep the result."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("rungs", nargs="+", choices=list(NUMBER), metavar="RUNG", help=", ".join(NUMBER))
+    parser.add_argument("--work", type=Path, default=Path("runs/lookback"), help="where checkpoints lie")
+    parser.add_argument("--until", type=int, metavar="STEP", help="measure after so many of the 1,500 steps")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    for name in options.rungs:
+        found = lookback() | {name: looked(name, options.work, byte_texts(), options.until)}
+        with whole(LOOKBACK) as beside:
+            beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        told = {key: found[name][key] for key in ("bits_per_byte", "whole", "shuffled", "alone")}
+        print(name, told, f"most to the byte before: {max(map(max, found[name]['before'])):.0%}")
+
+
+if __name__ == "__main__":
+    main()
