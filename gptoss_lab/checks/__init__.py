@@ -9,10 +9,11 @@ left to its own traceback.
 
 from .attention import rotate, sink, window, yarn
 from .block import gelu, layer_norm, router_weights, swiglu
+from .costing import cache, difference, qk_norm
 from .judging import Answer
 from .residual import contributions, walk
 
 __all__ = [
-    "Answer", "contributions", "gelu", "layer_norm", "rotate", "router_weights", "sink", "swiglu", "walk",
-    "window", "yarn",
+    "Answer", "cache", "contributions", "difference", "gelu", "layer_norm", "qk_norm", "rotate",
+    "router_weights", "sink", "swiglu", "walk", "window", "yarn",
 ]  # fmt: skip

@@ -8,8 +8,10 @@ bars. `describe_…` says in words what the picture of the same name shows.
 """
 
 from .attention import attention, attention_pair, describe_attention
+from .dials import describe_dial, dial
 from .experts import describe_router, router, router_layers
 from .positions import describe_rope, rope, rope_score, score_by_distance, wavelengths
+from .shapes import describe_ratios, ratios, trained
 from .style import COLOUR, Still, write_source
 from .tokens import describe_next_tokens, next_tokens
 
@@ -19,15 +21,20 @@ __all__ = [
     "attention",
     "attention_pair",
     "describe_attention",
+    "describe_dial",
     "describe_next_tokens",
+    "describe_ratios",
     "describe_rope",
     "describe_router",
+    "dial",
     "next_tokens",
+    "ratios",
     "rope",
     "rope_score",
     "router",
     "router_layers",
     "score_by_distance",
+    "trained",
     "wavelengths",
     "write_source",
 ]

@@ -20,7 +20,7 @@ from typing import Any
 from ..config import Config
 from .ladder import Entry, first_rung, fit, rung
 
-RATE, OTHER = 8e-3, 4e-3  # of both: the best of the rung "swiglu"; and one to see whether the rate decides
+RATE, OTHER = 8e-3, 4e-3  # of both shapes: the best of the rung "swiglu"; and one beside it
 SEEDS = (0, 1)
 NAMES = ("gpt-oss-shaped", "qwen3-shaped")
 
@@ -48,7 +48,9 @@ def entries() -> list[Entry]:
     return alike + [Entry(shape(name), SEEDS[0], OTHER, "shape") for name in NAMES]
 
 
-def runs(name: str, found: Mapping[str, Mapping[str, Any]], rate: float = RATE) -> dict[int, Mapping[str, Any]]:
+def runs(
+    name: str, found: Mapping[str, Mapping[str, Any]], rate: float = RATE
+) -> dict[int, Mapping[str, Any]]:
     """The results that are in of a shape at one rate, by seed."""
     ids = {seed: Entry(shape(name), seed, rate, "shape").id({}) for seed in SEEDS}
     return {seed: found[one] for seed, one in ids.items() if one in found}

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from ...model import Transformer
 from ...training.forms import attach
-from . import measured, normalising, routing, timing
+from . import formulas, measured, normalising, routing, timing
 from .dials import Reading
 from .parts import HOLDS, MISLEADING, PARTLY, UNSEEN
 
-FORMS = {"erf": F.gelu, "Swish": F.silu, "1.702": lambda x: x * torch.sigmoid(1.702 * x), "ReLU": F.relu}
+FORMS: dict[str, Any] = {"erf": F.gelu, "Swish": F.silu, "1.702": formulas.gelu_sigmoid, "ReLU": F.relu}
 
 
 def other_form(model: Transformer, form: str = "erf", windows: int = 2) -> tuple[float, float]:
@@ -41,7 +41,7 @@ def dealt(model: Transformer, keep: int = 0, near: float = 0.05, windows: int = 
     two = attach(model.with_config())
     edits = routing.everywhere(two, "experts.choice", routing.at_random(seed, keep))
     more, within = routing.difference(routing.bits(two, windows, edits), routing.bits(two, windows))
-    told = f"the {keep} best and the rest at random: {more:+.3f} ± {within:.3f} bits per byte (± over windows)"
+    told = f"the {keep} best, the rest at random: {more:+.3f} ± {within:.3f} bits per byte (± over windows)"
     return Reading("3e", "Choosing a random expert is nearly as good", more, told,
                    HOLDS if more + within < near else UNSEEN)  # fmt: skip
 
@@ -83,6 +83,6 @@ def cheaper_swish(ratios: dict[str, Any], felt: float = 0.1) -> Reading:
 def cheaper_norm(ratios: dict[str, Any], felt: float = 0.05) -> Reading:
     """5a. LayerNorm over RMSNorm, written alike and by torch's kernels; `felt`: the share that counts."""
     alike, kernels = (ratios[f"LayerNorm{by} / RMSNorm{by}"][1] for by in ("", ", torch's"))
-    told = f"LayerNorm takes {alike:.2f} times as long as RMSNorm written alike, {kernels:.2f} by torch's kernels"
+    told = f"LayerNorm over RMSNorm: {alike:.2f} written alike, {kernels:.2f} by torch's kernels"
     cheap = (alike >= 1 + felt) + (kernels >= 1 + felt)
     return Reading("5a", "RMSNorm is cheaper", alike, told, {2: HOLDS, 1: PARTLY, 0: UNSEEN}[cheap])

@@ -83,13 +83,14 @@ def qwen(runs: Mapping[str, Any]) -> tuple[Part, ...]:
         ),
         part(
             "8b",
-            f"A miniature of each shape, trained alike on {STEPS * 2048:,} bytes at a rate of {shapes.RATE:g}: "
-            f"six layers of width {small.d_model}, {small.experts_per_token} of {small.n_experts} experts of "
-            f"width {small.d_ff} against {large.experts_per_token} of {large.n_experts} of width {large.d_ff}, "
-            f"{multiplied(small):,} and {multiplied(large):,} parameters multiplied with a byte, of "
-            f"{parameters(small):,} and {parameters(large):,} in all.",
-            "Of models ten thousand times smaller than the published ones, over bytes, with as many layers in "
-            "both: it says nothing about Qwen3 or gpt-oss, which also read other text, and more of it.", runs,
+            f"A miniature of each shape, trained alike on {STEPS * 2048:,} bytes at a rate of "
+            f"{shapes.RATE:g}: six layers of width {small.d_model}; {small.experts_per_token} of "
+            f"{small.n_experts} experts of width {small.d_ff} answer, against {large.experts_per_token} of "
+            f"{large.n_experts} of width {large.d_ff}; {multiplied(small):,} and {multiplied(large):,} "
+            f"parameters are multiplied with a byte, of {parameters(small):,} and {parameters(large):,}.",
+            "Of models ten thousand times smaller than the published ones, over bytes, with as many layers "
+            "in both: it says nothing about Qwen3 or gpt-oss, which also read other text, and more of it.",
+            runs,
         ),
     )  # fmt: skip
 

@@ -215,7 +215,8 @@ def positions(runs: Found) -> tuple[Part, ...]:
             "sines; it is computed.",
         ),
         beyond.part(
-            runs, f"Of gpt-oss-20b's {pairs} pairs {slow} turn less than once in the {start:,} tokens before it "
+            runs,
+            f"Of gpt-oss-20b's {pairs} pairs {slow} turn less than once in the {start:,} tokens before it "
             "was stretched: past them they would stand at angles that no text had put them to. YaRN slows "
             f"these by {yarn.factor:g}, so that {start:,} × {yarn.factor:g} = {OSS.context:,} tokens take "
             "them no further. GPT-2 has no row for position 1,024 and cannot be asked. From the configs.",

@@ -2,9 +2,9 @@
 
     lead = bits per byte with the change − without it          seed by seed, on the same held-out windows
 
-A verdict needs two seeds of both. What is asked of the lead's 95 % interval over seeds (Student's t) is a rule
-for each claim, below; "small" is a share of the loss, one in a hundred unless another is asked for. Where the
-interval is too wide for its rule the claim stays open, and the numbers are told.
+A verdict needs two seeds of both. What is asked of the lead's 95 % interval over seeds (Student's t) is a
+rule for each claim, below; "small" is a share of the loss, one in a hundred unless another is asked for.
+Where the interval is too wide for its rule the claim stays open, and the numbers are told.
 """
 
 from __future__ import annotations
