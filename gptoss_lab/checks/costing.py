@@ -93,7 +93,7 @@ def cache(own: Own) -> Answer:
 
 
 def qk_norm(own: Own) -> Answer:
-    """own(q T H C, scale C) → q with every head's channels brought to a root mean square of 1, times scale."""
+    """own(q T H C, scale C) → q, each head's channels brought to a root mean square of 1, times scale."""
     q, scale, eps = made_up(5, 3, 8) * 3 + 1, 1 + made_up(8, seed=1) / 4, 1e-6
     over = lambda *axes: q / (q.square().mean(axes, keepdim=True) + eps).sqrt() * scale
     length = q / q.norm(dim=-1, keepdim=True) * scale

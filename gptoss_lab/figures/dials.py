@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from .style import COLOUR, SMALL, TEXT, Still, array, begin, finish, inked
 
 MARKS: dict[str, dict[str, Any]] = {  # told apart without colour: filled, half filled, empty, other shapes
-    "holds": {"marker": "o", "fillstyle": "full"},
+    "holds": {"marker": "o"},
     "holds partly": {"marker": "o", "fillstyle": "left"},
-    "not seen here": {"marker": "o", "fillstyle": "none"},
-    "does not hold": {"marker": "X", "fillstyle": "full"},
-    "misleading": {"marker": "^", "fillstyle": "none"},
-    "cannot be tested here": {"marker": "s", "fillstyle": "none"},
-    "open": {"marker": "D", "fillstyle": "none"},
+    "not seen here": {"marker": "o", "markerfacecolor": "white"},
+    "does not hold": {"marker": "X"},
+    "misleading": {"marker": "^", "markerfacecolor": "white"},
+    "cannot be tested here": {"marker": "s", "markerfacecolor": "white"},
+    "open": {"marker": "D", "markerfacecolor": "white"},
 }
 
 
@@ -37,6 +37,7 @@ def dial(
     numbers: Any,
     verdicts: Sequence[str],
     at: float | None = None,
+    here: str = "as it is",
     what: str = "setting",
     number: str = "number",
     log: str = "",
@@ -44,7 +45,8 @@ def dial(
     source: str = "",
     ax: Axes | None = None,
 ) -> Still | Axes:
-    """A number for each setting of a dial, marked by the verdict there; `at` is where the dial stands.
+    """A number for each setting of a dial, marked by the verdict there; `at` is where the dial
+    stands, called `here`.
 
     settings, numbers: N; verdicts: N of `MARKS`; log: axes in powers of ten, "x", "y" or "xy". Returns the
     figure it made, or `ax`. ValueError for a verdict that has no mark.
@@ -59,14 +61,15 @@ def dial(
     ax.plot(x, y, color=COLOUR["hatch"], linewidth=1.5, zorder=1)
     ink: dict[str, Any] = {"color": COLOUR["ink"], "markerfacecoloralt": "white", "linestyle": "none"}
     for verdict in dict.fromkeys(verdicts):
-        here = np.array([one == verdict for one in verdicts])
-        ax.plot(x[here], y[here], **MARKS[verdict], **ink, markersize=10, label=verdict, zorder=2)
+        these = np.array([one == verdict for one in verdicts])
+        ax.plot(x[these], y[these], **MARKS[verdict], **ink, markersize=10, label=verdict, zorder=2)
     if at is not None:
-        ax.axvline(at, color=COLOUR["sink"], linewidth=1.5, linestyle="--", label="as it is", zorder=0)
-    for axis in log:
-        getattr(ax, f"set_{axis}scale")("log")
-        getattr(ax, f"{axis}axis").set_major_formatter("{x:,g}")
-        getattr(ax, f"{axis}axis").set_minor_formatter("")
+        ax.axvline(at, color=COLOUR["sink"], linewidth=1.5, linestyle="--", label=here, zorder=0)
+    for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
+        if name in log:
+            getattr(ax, f"set_{name}scale")("log")
+            axis.set_minor_formatter("")
+        axis.set_major_formatter("{x:,g}")
     ax.set_xlabel(what, fontsize=TEXT)
     ax.set_ylabel(number, fontsize=TEXT)
     ax.tick_params(labelsize=SMALL)

@@ -40,9 +40,8 @@ def ratios(
     for row, (value, long) in enumerate(zip(found, doubled)):
         left = long < 0
         ax.text(long, row, f" {value:.2f} ", va="center", ha="right" if left else "left", fontsize=SMALL)
-    ends = np.ceil(np.abs(doubled).max() + 0.4)
-    low, high = (-ends if (doubled < 0).any() else -0.3), (ends if (doubled > 0).any() else 0.3)
-    ticks = np.arange(np.ceil(low), high + 0.5)
+    low, high = np.floor(min(doubled.min(), 0) - 0.5), np.ceil(max(doubled.max(), 0) + 0.5)
+    ticks = np.arange(low, high + 0.5)
     ax.set_xticks(ticks, [f"{2.0**tick:g}" for tick in ticks], fontsize=SMALL)
     ax.set(xlim=(low, high), ylim=(len(found) - 0.4, -0.6))
     ax.set_yticks(rows, names, fontsize=SMALL)

@@ -38,8 +38,11 @@ class Reading:
 
     def beside(self, guess: float) -> str:
         """The value beside a guess of it."""
-        ratio = f", {self.value / guess:.2g} times your guess" if guess and self.value / guess > 0 else ""
-        return f"you guessed {guess:,.4g}; it is {self.value:,.4g}{ratio}"
+        told = lambda x: f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+        ratio = self.value / guess if guess else float(self.value == guess)
+        near = abs(ratio - 1) < 0.02
+        far = ", as you said" if near else f", {told(ratio)} times that" if ratio > 0 else ""
+        return f"you guessed {told(guess)}; it is {told(self.value)}{far}"
 
     def __str__(self) -> str:
         return f"{self.number} “{self.said}”\n{self.found}\n→ {self.verdict}"
@@ -83,7 +86,8 @@ def gate(activation: str = "clamped_swiglu") -> Reading:
     one = NAMED["gpt2"]
     more = parameters(one.with_changes(activation=activation)) - parameters(one)
     per = more / one.n_layers / one.d_model / one.d_ff
-    told = f"{activation} takes {round(per)} matrices of {one.d_model} × {one.d_ff} more a layer than gelu"
+    matrix = "matrix" if round(per) == 1 else "matrices"
+    told = f"{activation} takes {round(per)} {matrix} of {one.d_model} × {one.d_ff} more a layer than gelu"
     return Reading("2b", "GELU or GLU: two names for one thing", round(per), told,
                    FALSE if more else HOLDS)  # fmt: skip
 
