@@ -115,11 +115,15 @@ def test_costs_are_those_of_cost():
 
 
 def test_live_dials_say_what_the_page_says(mini_oss, mini_gpt2, verdicts):
-    alone, random = live.ranked(mini_oss, windows=1), live.dealt(mini_oss, windows=1)
+    alone, random = live.ranked(mini_oss), live.dealt(mini_oss)
     assert (alone.verdict, random.verdict) == (verdicts["3d"], verdicts["3e"]) and alone.value > 1
-    assert live.ranked(mini_oss, rank=0, windows=1).value == 0
-    assert live.dealt(mini_oss, keep=1, windows=1).verdict == HOLDS
-    assert live.other_form(mini_gpt2, "erf", 1)[0] < 1e-3 < live.other_form(mini_gpt2, "ReLU", 1)[0]
+    assert live.ranked(mini_oss, rank=0).value == 0
+    assert live.dealt(mini_oss, keep=1).verdict == HOLDS
+    assert live.other_form(mini_gpt2, "erf")[0] < 1e-3 < live.other_form(mini_gpt2, "ReLU")[0]
+    with pytest.raises(ValueError, match="windows=1; an interval takes two"):
+        live.ranked(mini_oss, windows=1)
+    with pytest.raises(ValueError, match="no form 'sine'; there are erf, Swish"):
+        live.other_form(mini_gpt2, "sine")
 
 
 def test_signs_are_those_of_the_record(mini_gpt2, verdicts):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...config import require
 from ...model import Transformer
 from ...tap import Recorder
 from ...training.forms import attach
@@ -23,8 +24,14 @@ FORMS: dict[str, Any] = {"erf": F.gelu, "Swish": F.silu, "1.702": formulas.gelu_
 def other_form(model: Transformer, form: str = "erf", windows: int = 2) -> tuple[float, float]:
     """Bits per byte that a GPT-2 loses with another activation in every layer, without having learned with
     it, and half the interval over `windows` held-out windows a domain: "erf", "Swish", "1.702" or "ReLU"."""
+    require(form in FORMS, f"no form {form!r}; there are {', '.join(FORMS)}")
     edits = routing.everywhere(model, "mlp.act", lambda act, here: FORMS[form](here["mlp.pre"]))
-    model = attach(model.with_config())
+    return lost(attach(model.with_config()), edits, windows)
+
+
+def lost(model: Transformer, edits: routing.Edits, windows: int) -> tuple[float, float]:
+    """Bits per byte that edits cost, and half the interval over windows; ValueError for a single window."""
+    require(windows > 1, f"windows={windows}; an interval takes two windows of every domain")
     return routing.difference(routing.bits(model, windows, edits), routing.bits(model, windows))
 
 
@@ -33,7 +40,7 @@ def ranked(model: Transformer, rank: int = 1, near: float = 0.05, windows: int =
     bits per byte below which it counts as nearly as good."""
     one = attach(model.with_config(experts_per_token=1))
     edits = routing.everywhere(one, "experts.choice", routing.ranks(rank))
-    more, within = routing.difference(routing.bits(one, windows, edits), routing.bits(one, windows))
+    more, within = lost(one, edits, windows)
     told = f"rank {rank} alone, not the best: {more:+.3f} ± {within:.3f} bits per byte (± over windows)"
     return Reading("3d", "Choosing the second-best expert is nearly as good", more, told,
                    HOLDS if more + within < near else UNSEEN)  # fmt: skip
@@ -43,7 +50,7 @@ def dealt(model: Transformer, keep: int = 0, near: float = 0.05, windows: int = 
     """3e. Experts at random in every layer, but for the `keep` best of each token."""
     two = attach(model.with_config())
     edits = routing.everywhere(two, "experts.choice", routing.at_random(seed, keep))
-    more, within = routing.difference(routing.bits(two, windows, edits), routing.bits(two, windows))
+    more, within = lost(two, edits, windows)
     told = f"the {keep} best, the rest at random: {more:+.3f} ± {within:.3f} bits per byte (± over windows)"
     return Reading("3e", "Choosing a random expert is nearly as good", more, told,
                    HOLDS if more + within < near else UNSEEN)  # fmt: skip
