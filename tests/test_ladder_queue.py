@@ -86,7 +86,7 @@ def test_a_run_of_the_grid_is_not_made_again_for_its_rung():
 
 def test_the_plan_has_ninetytwo_runs_in_the_order_of_what_they_tell():
     left = waiting(plan(), {})
-    assert len(left) == 92
+    assert len(left) == 98
     purposes = [entry.purpose for entry in left]
     assert purposes[:15] == ["learning rate"] * 15 and purposes[15:24] == ["rungs"] * 9
     assert purposes[24:34] == ["leave one out"] * 10 and left[-1].seed == 2
