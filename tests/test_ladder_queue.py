@@ -84,12 +84,13 @@ def test_a_run_of_the_grid_is_not_made_again_for_its_rung():
     assert waiting(ENTRIES, found | {"b.seed0.lr0.001": with_score(3.0)}) == []
 
 
-def test_the_plan_has_ninetytwo_runs_in_the_order_of_what_they_tell():
+def test_the_plan_has_ninetyeight_runs_in_the_order_of_what_they_tell():
     left = waiting(plan(), {})
     assert len(left) == 98
     purposes = [entry.purpose for entry in left]
     assert purposes[:15] == ["learning rate"] * 15 and purposes[15:24] == ["rungs"] * 9
-    assert purposes[24:34] == ["leave one out"] * 10 and left[-1].seed == 2
+    assert purposes[24:34] == ["leave one out"] * 10 and left[-7].seed == 2
+    assert purposes[-6:] == ["shape"] * 6
 
 
 def test_the_listing_tells_hours_and_what_is_in():
