@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from check_cases import CACHES, DIFFERENCES, QK_NORMS
 
 from gptoss_lab import checks, model
 from gptoss_lab.checks import judging
@@ -469,6 +470,7 @@ ALL = {
     checks.layer_norm: NORMS, checks.gelu: GELUS,
     checks.router_weights: ROUTER, checks.swiglu: SWIGLU, checks.window: WINDOWS, checks.sink: SINKS,
     checks.rotate: ROTATIONS, checks.yarn: YARN, checks.walk: WALKS, checks.contributions: PARTS,
+    checks.difference: DIFFERENCES, checks.cache: CACHES, checks.qk_norm: QK_NORMS,
 }  # fmt: skip
 CASES = [(check, phrase, own) for check, cases in ALL.items() for phrase, own in cases]
 

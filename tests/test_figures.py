@@ -132,6 +132,17 @@ RATES = {
     "prompt of 128": {"ours": 14.9, "llama.cpp": 12.0},
     "prompt of 2,048": {"ours": 16.0},
 }
+def dialled(settings, at=10.0, **how):
+    verdicts = ["holds", "holds partly", "does not hold", "open"][: len(settings)]
+    numbers = [1e5 * x for x in settings]
+    return figures.dial(settings, numbers, verdicts, at, what="what is turned", source=SOURCE, **how)
+
+
+def two_trained(runs):
+    draw = np.random.default_rng(0)
+    names = ("one-shaped", "other-shaped")
+    lines = lambda n: {name: [draw.random(n) + 1 for _ in range(runs)] for name in names}
+    return figures.trained(lines(100), lines(6), lines(6), steps=15, source=SOURCE)
 
 
 PICTURES = {
@@ -178,6 +189,12 @@ PICTURES = {
     ),
     "next tokens": lambda: figures.next_tokens([0.4, 0.3, 0.1], HARD[:3], [0.1, 0.3, 0.6], source=SOURCE),
     "next of many": lambda: figures.next_tokens(np.full(len(WORDS), 1 / 90), WORDS, source=SOURCE),
+    "dial": lambda: dialled([1, 10, 100, 1000], log="x"),
+    "dial of one verdict": lambda: dialled([0.5, 0.25], at=None),
+    "ratios": lambda: figures.ratios([0.25, 1, 3.5], ["a", "$x$", "b" * 60], "this over that", source=SOURCE),
+    "ratios above 1": lambda: figures.ratios([9.0], ["a"], "this over that", source=SOURCE),
+    "trained": lambda: two_trained(2),
+    "trained once": lambda: two_trained(1),
     "next of one": lambda: figures.next_tokens([1.0], ["你" * 30], source=SOURCE),
 }
 
@@ -705,3 +722,34 @@ def test_a_source_line_keeps_clear_of_a_figure_that_lays_itself_out():
     line = line.get_window_extent()
     assert line.y0 >= 0
     assert all(line.y1 <= ax.get_tightbbox(still.canvas.get_renderer()).y0 for ax in axes)
+
+
+def test_a_dial_marks_every_setting_by_its_verdict_and_says_where_they_turn():
+    shown = ([1, 2, 3, 4], [5, 6, 7, 8], ["open", "holds", "holds", "open"])
+    figure = figures.dial(*shown, at=2.5, here="now")
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert [list(lines[name].get_xdata()) for name in ("open", "holds")] == [[1, 4], [2, 3]]
+    assert lines["open"].get_markerfacecolor() == "white" and lines["now"].get_xdata() == [2.5, 2.5]
+    said = "from 1 on (5): open; from 2 on (6): holds; from 4 on (8): open."
+    assert figure.alt == said == figures.describe_dial(*shown)
+    with pytest.raises(ValueError, match="verdicts must be 2 of holds, .* came 2 with 'true'"):
+        figures.dial([1, 2], [3, 4], ["open", "true"])
+
+
+def test_a_ratio_is_as_long_as_its_logarithm():
+    figure = figures.ratios([0.25, 8.0], ["less", "more"], "one over other")
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [-2, 3]
+    assert figure.alt == "one over other: less 0.25; more 8.00."
+    with pytest.raises(ValueError, match="above 0, came 0"):
+        figures.ratios([0, 1], ["a", "b"], "one over other")
+
+
+def test_every_run_is_a_line_at_its_steps():
+    routers = [{"a": [[share] * 3] * 2} for share in (0.5, 0.1)]
+    figure = figures.trained({"a": [[3, 2], [3, 1]], "b": []}, *routers, steps=10)
+    loss, even, _ = figure.axes
+    assert [list(line.get_xdata()) for line in loss.lines] == [[5, 15]] * 2
+    assert [list(line.get_ydata()) for line in even.lines] == [[0.5] * 3] * 2
+    assert figure.alt == "a ends at 1.500 nats a byte."
+    with pytest.raises(ValueError, match="no run to draw"):
+        figures.trained({"a": []}, {}, {}, 10)

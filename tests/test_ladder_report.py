@@ -52,7 +52,7 @@ def row(page: str, heading: str, name: str) -> list[str]:
 
 def test_a_page_without_results_is_all_dashes_and_says_so():
     page = report({})
-    assert "**0 of 92 runs are in.**" in page and "Nothing should be concluded" in page
+    assert "**0 of 98 runs are in.**" in page and "Nothing should be concluded" in page
     assert row(page, "The rungs", "RoPE") == ["RoPE", "–", "0", "–", "–", "–"]
     assert row(page, "Learning rates", "GPT-2") == ["GPT-2", "–", "–", "–", "–", "–", "–"]
 
@@ -61,7 +61,7 @@ def test_a_page_with_every_result_has_no_dash_but_where_there_is_nothing_to_comp
     monkeypatch.setattr(ladder_tables, "lookback", dict)
     found = all_in()
     page = report(found)
-    assert "**92 of 92 runs are in.** These are all of them." in page
+    assert "**98 of 98 runs are in.** These are all of them." in page
     assert row(page, "The rungs", "GPT-2")[3:] == ["–", "–", "–"]
     rope, rms = ([score(found[f"{name}.seed{seed}.lr0.008"]) for seed in range(3)]
                  for name in ("rope", "rmsnorm"))  # fmt: skip

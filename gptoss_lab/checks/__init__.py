@@ -9,6 +9,7 @@ left to its own traceback.
 
 from .attention import rotate, sink, window, yarn
 from .block import gelu, layer_norm, router_weights, swiglu
+from .costing import cache, difference, qk_norm
 from .judging import Answer
 from .ladder import paired, width
 from .packing import expert_bytes, unpack
@@ -16,6 +17,7 @@ from .residual import contributions, walk
 from .speaking import ring, top_p
 
 __all__ = [
-    "Answer", "contributions", "expert_bytes", "gelu", "layer_norm", "paired", "ring", "rotate",
-    "router_weights", "sink", "swiglu", "top_p", "unpack", "walk", "width", "window", "yarn",
+    "Answer", "cache", "contributions", "difference", "expert_bytes", "gelu", "layer_norm", "paired",
+    "qk_norm", "ring", "rotate", "router_weights", "sink", "swiglu", "top_p", "unpack", "walk", "width",
+    "window", "yarn",
 ]  # fmt: skip

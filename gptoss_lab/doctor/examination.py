@@ -147,7 +147,8 @@ def needs(config: Config, context: int) -> dict[str, int]:
     small = 4 * parameters(config) <= SMALL
     held = 4 * parameters(config) if small else checkpoint_bytes(config)
     widened = not small and widens(config, config.name in FAST)
-    return memory_parts(config, {"weights": held}, context, min(context, CHUNK), widened)
+    fast = config.name in FAST
+    return memory_parts(config, {"weights": held}, context, min(context, CHUNK), widened, fast=fast)
 
 
 def model(config: Config, found: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,13 @@ modules of their own: `figures.ladder.differences(…)`, `figures.ladder_runs.cu
 from . import ladder, ladder_runs
 from .attention import attention, attention_pair, describe_attention
 from .caches import cache_slots, describe_cache_slots
+from .dials import describe_dial, dial
 from .experts import describe_router, router, router_layers
 from .layers import curves, describe_head_maps, head_maps, told_bars
 from .memory import budgets, describe_budgets, describe_parts, parts
 from .packed import describe_packed_block, packed_block, rounding
 from .positions import describe_rope, rope, rope_score, score_by_distance, wavelengths
+from .shapes import describe_ratios, ratios, trained
 from .speeds import describe_speeds, speeds
 from .style import COLOUR, Still, write_source
 from .tokens import describe_next_tokens, next_tokens
@@ -31,19 +33,23 @@ __all__ = [
     "describe_attention",
     "describe_budgets",
     "describe_cache_slots",
+    "describe_dial",
     "describe_head_maps",
     "describe_next_tokens",
     "describe_packed_block",
     "describe_parts",
+    "describe_ratios",
     "describe_rope",
     "describe_router",
     "describe_speeds",
+    "dial",
     "head_maps",
     "ladder",
     "ladder_runs",
     "next_tokens",
     "packed_block",
     "parts",
+    "ratios",
     "rope",
     "rope_score",
     "rounding",
@@ -52,6 +58,7 @@ __all__ = [
     "score_by_distance",
     "speeds",
     "told_bars",
+    "trained",
     "wavelengths",
     "write_source",
 ]

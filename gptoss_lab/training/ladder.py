@@ -193,4 +193,6 @@ def plan() -> list[Entry]:
         entries += [Entry(config, seed, "mxfp4", "number of experts") for config in routed]
         entries += [Entry(config, seed, totals_of[config], "equal totals", "parameters in all")
                     for config in totals]  # fmt: skip
-    return entries
+    from .shapes import entries as shapes  # which is made of this file's parts
+
+    return entries + shapes()

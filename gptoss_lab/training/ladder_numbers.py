@@ -187,7 +187,7 @@ def grid(entries: list[Entry], found: Found) -> dict[str, dict[float, float | No
     """The grid of rates: bits per byte by anchor and rate; None for a run that is not in."""
     told: dict[str, dict[float, float | None]] = {}
     for entry in entries:
-        if not isinstance(entry.rate, str):
+        if not isinstance(entry.rate, str) and entry.purpose == "learning rate":
             result = found.get(entry.id({}))
             told.setdefault(entry.config.name, {})[entry.rate] = None if result is None else score(result)
     return told

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ...config import NAMED, Config
 from ...cost import active_parameters, bytes_per_token, cache_bytes, checkpoint_bytes, human, parameters
+from ...training import shapes
+from ...training.ladder import STEPS, multiplied
 from . import formulas
-from .parts import HOLDS, OPEN, PARTLY, UNTESTABLE, Claim, Part, table
+from .of_runs import part
+from .parts import HOLDS, PARTLY, UNTESTABLE, Claim, Part, table
 
 OSS, LARGE = NAMED["gpt-oss-20b"], NAMED["gpt-oss-120b"]
 QWEN, QWEN_LARGE = NAMED["qwen3-30b-a3b"], NAMED["qwen3-235b-a22b"]
 GB = 10**9
 
 
-def claims() -> tuple[Claim, ...]:
-    """The four, from configs alone."""
+def claims(runs: Mapping[str, Any]) -> tuple[Claim, ...]:
+    """The four, from configs; what a shape learns from the results of training runs."""
     return (
         Claim(7, "20.9 G parameters in 16 GB, 116.8 G in 80 GB", (fits(OSS, 16), fits(LARGE, 80))),
-        Claim(8, "Qwen3-30B-A3B beside gpt-oss-20b", qwen()),
+        Claim(8, "Qwen3-30B-A3B beside gpt-oss-20b", qwen(runs)),
         Claim(9, "Qwen3-235B beside gpt-oss-20b", (ten_times(),)),
         Claim(10, "Benchmarks", (benchmarks(),)),
     )
@@ -51,8 +55,9 @@ def fits(config: Config, gigabytes: int) -> Part:
     )  # fmt: skip
 
 
-def qwen() -> tuple[Part, ...]:
+def qwen(runs: Mapping[str, Any]) -> tuple[Part, ...]:
     """Claim 8."""
+    small, large = (shapes.shape(name) for name in shapes.NAMES)
     lines: dict[str, Callable[[Config], object]] = {
         "layers, width": lambda c: f"{c.n_layers}, {c.d_model:,}",
         "query / key-value heads, channels": lambda c: f"{c.n_heads} / {c.n_kv_heads}, {c.d_head}",
@@ -76,9 +81,16 @@ def qwen() -> tuple[Part, ...]:
             f"{at.active:.2f} times as many on a token; it keeps fewer key/value heads of twice the channels "
             "in twice the layers, and no windows.",
         ),
-        Part(
-            "Which shape learns more", OPEN,
-            "No miniature of Qwen3's shape has been trained, and none is among the ladder's runs.",
+        part(
+            "8b",
+            f"A miniature of each shape, trained alike on {STEPS * 2048:,} bytes at a rate of "
+            f"{shapes.RATE:g}: six layers of width {small.d_model}; {small.experts_per_token} of "
+            f"{small.n_experts} experts of width {small.d_ff} answer, against {large.experts_per_token} of "
+            f"{large.n_experts} of width {large.d_ff}; {multiplied(small):,} and {multiplied(large):,} "
+            f"parameters are multiplied with a byte, of {parameters(small):,} and {parameters(large):,}.",
+            "Of models ten thousand times smaller than the published ones, over bytes, with as many layers "
+            "in both: it says nothing about Qwen3 or gpt-oss, which also read other text, and more of it.",
+            runs,
         ),
     )  # fmt: skip
 

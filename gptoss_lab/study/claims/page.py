@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import whole
+from ...training.queue import results
 from . import measured, of_experts, of_models, of_parts
 from .parts import FALSE, OPEN, VERDICTS, Claim, table
 
@@ -47,16 +48,22 @@ verdict is about them), and from training runs (`docs/ladder.md`).
 
 A verdict is one of: {verdicts}.
 “{false}” is said where a statement is arithmetic or a definition and comes out otherwise; “{open}” where
-the training runs that decide it are not in.
+the training runs that decide it are not in, or do not decide it. A verdict from them needs two seeds.
 
 {sections}
 """
 
 
-def report(found: Mapping[str, Any]) -> str:
-    """The page, from what was measured."""
-    made = (*of_parts.claims(found), of_experts.claim(found), *of_models.claims())
-    every = tuple(sorted(made, key=lambda claim: claim.number))
+def every_claim(found: Mapping[str, Any], runs: Mapping[str, Any] | None = None) -> tuple[Claim, ...]:
+    """All claims in order, from what was measured and from the results of training runs (the package's)."""
+    runs = results() if runs is None else runs
+    made = (*of_parts.claims(found, runs), of_experts.claim(found, runs), *of_models.claims(runs))
+    return tuple(sorted(made, key=lambda claim: claim.number))
+
+
+def report(found: Mapping[str, Any], runs: Mapping[str, Any] | None = None) -> str:
+    """The page, from what was measured and from the results of training runs (the package's)."""
+    every = every_claim(found, runs)
     machine, versions = found["machine"], found["versions"]
     weights = "; ".join(found["weights"].values())
     about = (

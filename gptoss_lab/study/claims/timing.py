@@ -23,19 +23,19 @@ TOKENS, WIDTH = 256, 768  # GPT-2's width, and four times as much inside its MLP
 AT_ONCE = 4  # runs of one piece of work in a round
 
 
-def everything() -> dict[str, Callable[[], object]]:
-    """What is timed, by name: norms of TOKENS × WIDTH, activations that return TOKENS × 4 WIDTH, and the
+def everything(width: int = WIDTH) -> dict[str, Callable[[], object]]:
+    """What is timed, by name: norms of TOKENS × width, activations that return TOKENS × 4 width, and the
     product from one to the other.
     """
     dice = torch.Generator().manual_seed(0)
     made = lambda *shape: torch.randn(shape, generator=dice)
-    x, one, zero = made(TOKENS, WIDTH), torch.ones(WIDTH), torch.zeros(WIDTH)
-    wide, gate, matrix = made(TOKENS, 4 * WIDTH), made(TOKENS, 4 * WIDTH), made(4 * WIDTH, WIDTH)
+    x, one, zero = made(TOKENS, width), torch.ones(width), torch.zeros(width)
+    wide, gate, matrix = made(TOKENS, 4 * width), made(TOKENS, 4 * width), made(4 * width, width)
     return {
         "RMSNorm": lambda: rms_norm(x, one, 1e-5),
         "LayerNorm": lambda: layer_norm(x, one, zero, 1e-5),
-        "RMSNorm, torch's": lambda: F.rms_norm(x, (WIDTH,), one, 1e-5),
-        "LayerNorm, torch's": lambda: F.layer_norm(x, (WIDTH,), one, zero, 1e-5),
+        "RMSNorm, torch's": lambda: F.rms_norm(x, (width,), one, 1e-5),
+        "LayerNorm, torch's": lambda: F.layer_norm(x, (width,), one, zero, 1e-5),
         "Swish": lambda: F.silu(wide),
         "GELU, tanh": lambda: gelu(wide),
         "GELU, erf": lambda: F.gelu(wide),
@@ -77,8 +77,8 @@ RATIOS = (
 
 
 @torch.no_grad()
-def figures(count: int = 60) -> dict[str, Any]:
+def figures(count: int = 60, width: int = WIDTH) -> dict[str, Any]:
     """The quartiles of every ratio in RATIOS, as "LayerNorm / RMSNorm" → three numbers."""
-    taken = rounds(everything(), count)
+    taken = rounds(everything(width), count)
     ratios = {f"{over} / {under}": quartiles(taken[over], taken[under]) for over, under in RATIOS}
-    return {"tokens": TOKENS, "width": WIDTH, "rounds": count, "ratios": ratios}
+    return {"tokens": TOKENS, "width": width, "rounds": count, "ratios": ratios}
