@@ -51,6 +51,7 @@ ROOMS = {
     "trace": room(3, "torch safetensors"),
     "generation": room(3, "torch"),
     "study": room(4, "torch"),
+    "bench": room(4, "torch safetensors"),
     "training": room(4, "torch tiktoken tqdm safetensors"),
     "figures": room(5, "numpy matplotlib", sees="config points tap figures"),
     "views": room(5, "torch numpy anywidget ipywidgets traitlets IPython"),
@@ -63,6 +64,9 @@ ROOMS = {
 ALLOWANCES = {  # one file's own package
     "training/tokenizer.py": {"tokenizers"},  # the extra `train`
     "weights/hub.py": {"huggingface_hub"},
+    "bench/gguf_file.py": {"gguf", "numpy", "tqdm"},  # the extra `bench`, as the next two
+    "bench/llama.py": {"llama_cpp", "numpy"},
+    "bench/reference.py": {"transformers"},
     "weights/remote.py": {"huggingface_hub"},
 }
 
