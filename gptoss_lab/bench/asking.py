@@ -55,7 +55,7 @@ def asked_for(
         asked = replace(
             asked, limits=asked.limits or (LIMITS if large and on.type == "cpu" else ()),
             long_prompts=(2048,) if room > 2048 else (),
-            context=min(4096, (room - 100) // 128 * 128), accuracy=32 if on.type == "cpu" else 0,
+            context=min(4096, (room - 100) // 512 * 512), accuracy=32 if on.type == "cpu" else 0,
         )  # fmt: skip
     asked = replace(asked, rounds=asked.rounds if rounds is None else rounds)
     check(asked)
