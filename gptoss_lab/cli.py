@@ -158,7 +158,7 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
         help="memory of each side, as 16e9; each further one: decoding within it (repeatable; Linux)",
     )  # fmt: skip
     bench.add_argument("--whole", action="store_true", help="all that docs/performance.md holds")
-    bench.add_argument("--rounds", type=int, metavar="N", help="sides take turns N times (1; 5 beside others)")
+    bench.add_argument("--rounds", type=int, metavar="N", help="turns of all sides (1; 5 beside others)")
     bench.add_argument("--device", default="cpu", metavar="D", help="cpu (the default), cuda, mps")
     bench.add_argument("--threads", type=int, metavar="N", help="processor threads (all cores)")
     bench.add_argument("--out", type=Path, metavar="FILE", help="JSON, which the same command goes on with")

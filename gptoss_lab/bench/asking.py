@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ..cost import checkpoint_bytes, human
 from ..weights.checkpoint import open_checkpoint
 from ..weights.loading import usable
@@ -42,7 +44,8 @@ def asked_for(
     config, on = opened.config, usable(device)
     asked = Asked(
         model, config, tuple(opened.shards.paths), tuple(dict.fromkeys(beside)), gguf, tuple(limits),
-        5 if whole or beside else 1, device=str(on), threads=0 if threads is None else threads,
+        5 if whole or beside else 1, device=str(on),
+        threads=torch.get_num_threads() if threads is None else threads,
     )  # fmt: skip
     room = config.context - 1
     if room < PROMPT + TOKENS:
@@ -73,7 +76,7 @@ def check(asked: Asked) -> None:
     """ValueError for numbers out of range, for sides that cannot run here, and where no limit can be held."""
     if asked.rounds < 1:
         raise ValueError(f"--rounds {asked.rounds}; expected at least 1")
-    if asked.threads < 0:
+    if asked.threads < 1:
         raise ValueError(f"--threads {asked.threads}; expected at least 1")
     for kind in asked.beside:
         if kind not in KINDS[1:]:

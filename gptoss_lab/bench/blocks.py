@@ -29,7 +29,7 @@ class Running:
     ) -> None:
         self.group, self.kind = group, setup["kind"]
         said = {**setup, "group": str(group.entry) if group else None}
-        threads = {"OMP_NUM_THREADS": str(setup["threads"])} if setup["threads"] else {}
+        threads = {"OMP_NUM_THREADS": str(setup["threads"])}
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(

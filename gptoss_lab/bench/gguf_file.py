@@ -131,6 +131,8 @@ def describe(writer: gguf.GGUFWriter, config: Config) -> None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(config.yarn.factor)
         writer.add_rope_scaling_orig_ctx_len(config.yarn.original_context)
+        writer.add_rope_scaling_yarn_beta_fast(config.yarn.beta_fast)
+        writer.add_rope_scaling_yarn_beta_slow(config.yarn.beta_slow)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("none")
 

@@ -39,8 +39,7 @@ class Llama:
             raise RuntimeError(f"llama.cpp does not load {self.file.name}")
         size = api.llama_context_default_params()
         size.n_ctx = self.setup["context"]
-        if self.setup["threads"]:
-            size.n_threads = size.n_threads_batch = self.setup["threads"]
+        size.n_threads = size.n_threads_batch = self.setup["threads"]
         self.context = api.llama_init_from_model(self.model, size)
         if not self.context:
             raise RuntimeError(f"llama.cpp makes no context of {self.setup['context']} tokens")
@@ -50,6 +49,9 @@ class Llama:
     def files(self) -> list[Path]:
         """The file, where it stays mapped."""
         return [] if self.repacked else [self.file]
+
+    def touch(self) -> None:
+        """Nothing: llama.cpp asks the system for all pages when it maps the file."""
 
     def tokens(self, prompt: list[int], count: int) -> Stamped:
         """The likeliest tokens after a prompt."""

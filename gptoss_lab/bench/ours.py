@@ -19,6 +19,7 @@ from ..weights.places import find
 from ..weights.plans import arithmetic
 from .side import Stamped, prompt_of, stamped
 
+PAGE = 4096
 TURNS = 5  # comparisons of a long context with a short one, in turn
 
 
@@ -27,8 +28,7 @@ class Ours:
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.setup = setup
-        if setup["threads"]:
-            torch.set_num_threads(setup["threads"])
+        torch.set_num_threads(setup["threads"])
         self.model: Transformer
 
     def load(self) -> None:
@@ -39,6 +39,12 @@ class Ours:
     def files(self) -> list[Path]:
         """The shards, which stay mapped."""
         return sorted(find(self.setup["model"])[1].glob("*.safetensors"))
+
+    def touch(self) -> None:
+        """Touch every page of the weights: a system may put pages out that were read and never used."""
+        for tensor in self.model.state_dict().values():
+            if tensor.device.type == "cpu":
+                torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())[::PAGE].sum()
 
     def tokens(self, prompt: list[int], count: int) -> Stamped:
         """The likeliest tokens after a prompt."""

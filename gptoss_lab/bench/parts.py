@@ -2,7 +2,8 @@
 
 A part is done in one go and then written down. Within a round every side runs once, one after the other, each
 in a process and a memory group of its own, from files that were put out of memory before: two models that
-together exceed main memory would otherwise push each other out. The order changes from round to round.
+together exceed main memory would otherwise push each other out. The order changes from round to round. Where
+memory is limited, rounds after the first have ours and the first of the others alone, to last no longer.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Asked:
     context: int = 0
     accuracy: int = 0
     device: str = "cpu"
-    threads: int = 0
+    threads: int = 1
 
     @property
     def limit(self) -> float | None:
@@ -84,7 +85,6 @@ def parts(asked: Asked, speed: dict[str, float]) -> list[Part]:
     size = checkpoint_bytes(asked.config)
     token = sum(bytes_per_token(asked.config).values()) / speed["bandwidth"] * 1.4 + 0.002
     prompt = flop_per_token(asked.config, 512) / speed["products"] * 1.4 + 1e-5
-    sides = len(asked.sides)
     start, read = START + size / DISK, size / DISK
     decoding = TOKENS * token + PROMPT * prompt
     once = start + read + decoding + sum(asked.prompts) * prompt
@@ -93,11 +93,13 @@ def parts(asked: Asked, speed: dict[str, float]) -> list[Part]:
         for kind in asked.sides
     ]
     for number in range(1, asked.rounds + 1):
-        order = asked.sides if number % 2 else asked.sides[::-1]
-        found.append(Part(f"round {number}", sides * once, partial(one_round, asked, order)))
+        taking = asked.sides if number == 1 or not asked.limits else asked.sides[:2]
+        order = taking if number % 2 else taking[::-1]
+        found.append(Part(f"round {number}", len(order) * once, partial(one_round, asked, order)))
     if asked.long_prompts:
-        lasts = sides * (start + read + decoding + sum(asked.long_prompts) * prompt)
-        found.append(Part("long prompts", lasts, partial(one_round, asked, asked.sides, asked.long_prompts)))
+        taking = asked.sides[:2]
+        lasts = 2 * (start + read + decoding + sum(asked.long_prompts) * prompt)
+        found.append(Part("long prompts", lasts, partial(one_round, asked, taking, asked.long_prompts)))
     if asked.context:
         lasts = start + read + 10 * 16 * token
         found.append(Part("long context", lasts, partial(long_context, asked)))
@@ -160,23 +162,26 @@ def less(asked: Asked, kind: str, limit: float) -> dict[str, Any]:
 def block(asked: Asked, kind: str, limit: float | None, prompts: tuple[int, ...]) -> dict[str, Any]:
     """One side, from its start to its end. One that fails or is killed is told as `ended`, not an error."""
     device, files = torch.device(asked.device), asked.weights(kind)
-    found: dict[str, Any] = {"bandwidth": machine.bandwidth(device), "limit": limit}
+    found: dict[str, Any] = {"limit": limit, "prompts": {}, "disk": {}, "bandwidths": []}
     forget(files)
     found["stayed in memory"] = resident(files)
     with grouped(limit) as group, running(asked.setup(kind), group) as side:
         try:
             side.ask("ready")
             found["load"] = side.ask("load")["seconds"]
-            if limit is None or limit > sum(path.stat().st_size for path in files):
+            roomy = limit is None or limit > sum(path.stat().st_size for path in files)
+            if roomy:
                 found["read"] = side.ask("read")["seconds"]
             side.ask("tokens", **WARM)
-            said = side.ask("tokens", prompt=PROMPT, count=TOKENS)
-            found["decode"] = {"each": said["each"][1:], "ids": said["ids"], "disk": said["disk"]}
-            found["prompts"] = {str(PROMPT): said["each"][0]}
-            for length in prompts:
-                if length != PROMPT:
-                    said = side.ask("tokens", prompt=length, count=1)
-                    found["prompts"][str(length)] = said["each"][0]
+            for length, count in [(PROMPT, TOKENS), *((length, 1) for length in prompts if length != PROMPT)]:
+                if roomy:
+                    side.ask("touch")
+                found["bandwidths"].append(machine.bandwidth(device))
+                said = side.ask("tokens", prompt=length, count=count)
+                found["prompts"][str(length)], found["disk"][str(length)] = said["each"][0], said["disk"]
+                if count > 1:
+                    found["decode"] = {"each": said["each"][1:], "ids": said["ids"]}
+                    found["bandwidths"].append(machine.bandwidth(device))
             found["about"] = side.ask("about")
             found["peak"] = side.ask("peak")
         except Ended as error:
@@ -184,7 +189,6 @@ def block(asked: Asked, kind: str, limit: float | None, prompts: tuple[int, ...]
         if group:
             found["peak"] = {**found.get("peak", {}), "group": group.peak()}
             found["holds"] = group.holds()
-        found["disk"] = side.from_disk()
     return found
 
 
@@ -204,4 +208,5 @@ def ours_alone(asked: Asked, do: str, **details: Any) -> dict[str, Any]:
         side.ask("load")
         side.ask("read")
         side.ask("tokens", **WARM)
+        side.ask("touch")
         return side.ask(do, **details)

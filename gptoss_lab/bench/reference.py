@@ -23,8 +23,7 @@ class Reference:
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.setup, self.folder = setup, find(setup["model"])[1]
-        if setup["threads"]:
-            torch.set_num_threads(setup["threads"])
+        torch.set_num_threads(setup["threads"])
 
     def load(self) -> None:
         """Load it; MXFP4 unpacked, as it has no kernels for it on a CPU."""
@@ -38,6 +37,9 @@ class Reference:
     def files(self) -> list[Path]:
         """None: its weights are copies."""
         return []
+
+    def touch(self) -> None:
+        """Nothing: its weights are copies."""
 
     def tokens(self, prompt: list[int], count: int) -> Stamped:
         """The likeliest tokens after a prompt."""

@@ -36,10 +36,13 @@ def prompt(length: int | str) -> Of:
 
 
 def share_of_memory(found: Found) -> Of:
-    """Decoding, of what the bandwidth measured right before allows."""
-    return lambda block: (
-        (rate * found["a token"]["bytes"] / block["bandwidth"]) if (rate := decode(block)) else None
-    )
+    """Decoding, of what the mean of the bandwidths right before and right after it allows."""
+
+    def share(block: Found) -> float | None:
+        rate, around = decode(block), block.get("bandwidths", [])[:2]
+        return rate * found["a token"]["bytes"] / statistics.mean(around) if rate else None
+
+    return share
 
 
 def peak(block: Found) -> float | None:
@@ -83,7 +86,9 @@ def aligned(head: list[str], rows: list[list[str]]) -> str:
 
 
 def compared(found: Found) -> str:
-    """Decoding and prompts, every side, and ours over each."""
+    """Decoding and prompts, every side, and ours over each; "" where no round is in."""
+    if not rounds(found):
+        return ""
     blocks, sides = rounds(found), found["asked"]["sides"]
     once = [found["parts"]["long prompts"]] if "long prompts" in found["parts"] else []
     figures: list[tuple[str, Of, list[Found]]] = [("decode, tokens/s", decode, blocks)]
@@ -139,17 +144,17 @@ def less_memory(found: Found) -> str:
         return ""
     blocks = [block[kind] | {"kind": kind} for block in [*rounds(found)[:1], *within]
               for kind in sides if kind in block]  # fmt: skip
-    head = ["limit", "", "decode, tokens/s", "from disk a token", "peak", "of it no file", ""]
+    head = ["limit", "", "decode, tokens/s", "from disk, prompt and 64", "peak", "of it no file", ""]
     return aligned(head, [row_of_limit(block) for block in blocks if block["limit"] in limits])
 
 
 def row_of_limit(block: Found) -> list[str]:
     """One side within a limit."""
     decoding = block.get("decode", {})
-    disk, count = decoding.get("disk"), len(decoding.get("each", []))
+    disk, count = block["disk"].get("128"), len(decoding.get("each", []))
     return [
         human(block["limit"]), block["kind"], spread([rate] if (rate := decode(block)) else []),
-        "–" if disk is None or not count else human(disk / count),
+        "–" if disk is None or not count else human(disk),
         human(size) if (size := peak(block)) else "–",
         human(block["holds"]["anonymous"]) if "holds" in block else "–", block.get("ended", ""),
     ]  # fmt: skip
@@ -179,8 +184,8 @@ def of_the_context(found: Found) -> str:
     slow, quick = (1 / statistics.median(took[name]) for name in ("long", "short"))
     return (
         f"With {found['asked']['context']:,} tokens in the cache decoding runs at {took['ratio']:.2f} of its "
-        f"speed with 128: {short(slow)} and {short(quick)} tokens/s, medians of five in turn. The caches hold "
-        "made-up keys and values."
+        f"speed with 128: {short(slow)} and {short(quick)} tokens/s, medians of five in turn. The caches "
+        "hold made-up keys and values."
     )
 
 
@@ -205,6 +210,6 @@ def about(found: Found) -> str:
 
 def table(found: Found) -> str:
     """Everything, for a terminal."""
-    texts = [about(found), of_the_machine(found), compared(found) if rounds(found) else "", first_tokens(found),
+    texts = [about(found), of_the_machine(found), compared(found), first_tokens(found),
              less_memory(found), of_the_context(found), of_accuracy(found)]  # fmt: skip
     return "\n\n".join(text for text in texts if text)

@@ -91,8 +91,7 @@ def bench(
     begun, found = time.monotonic(), question(asked, command)
     if out is not None and out.exists() and not fresh:
         found = merged(json.loads(out.read_text("utf-8")), found, out)
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
+    torch.set_num_threads(asked.threads)
     done: dict[str, Any] = found["parts"]
     if "machine" not in done:
         say("measuring the machine's memory and products (3 seconds)")
@@ -102,8 +101,9 @@ def bench(
     left = [part for part in todo if part.name not in done]
     lasting = sum(part.seconds for part in left)
     limits = f", within {', '.join(human(limit) for limit in asked.limits)}" if asked.limits else ""
-    say(f"{found['model']}: {human(found['checkpoint'])} of weights{limits}; {len(left)} of {len(todo)} parts "
-        f"to do, about {lasting / 60:.0f} min{'' if out is None else '; Ctrl-C keeps those that are done'}")
+    kept = "" if out is None else "; Ctrl-C keeps those that are done"
+    say(f"{found['model']}: {human(found['checkpoint'])} of weights{limits}; {len(left)} of {len(todo)} "
+        f"parts to do, about {lasting / 60:.0f} min{kept}")  # fmt: skip
     for number, part in enumerate(todo, 1):
         if part.name in done:
             continue

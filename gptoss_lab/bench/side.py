@@ -4,7 +4,8 @@
 
     {"do": "ready"}                                answered once everything is imported
     {"do": "load"}                                 load the model
-    {"do": "read"}                                 read the mapped files once, so that they lie in memory
+    {"do": "read"}                                 read the files that stay mapped into memory
+    {"do": "touch"}                                touch every page of them, to keep them there
     {"do": "tokens", "prompt": 128, "count": 64}   a prompt of made-up ids, then tokens: seconds of each
     {"do": "about"}                                versions, and which arithmetic it is
     {"do": "peak"}                                 bytes: of the process, and on the device
@@ -42,6 +43,9 @@ class Side(Protocol):
     def tokens(self, prompt: list[int], count: int) -> Stamped:
         """The likeliest token after a prompt, and so on, `count` in all, stopping at none: ids, and what the
         clock (time.perf_counter) said when each was there."""
+
+    def touch(self) -> None:
+        """Touch every page that is mapped and used."""
 
     def about(self) -> dict[str, Any]:
         """Versions, and which arithmetic it is."""
@@ -85,7 +89,9 @@ def answer(side: Side, request: dict[str, Any], vocabulary: int) -> dict[str, An
         ids, stamps = side.tokens(prompt, request["count"])
         return {"ids": ids, "each": [after - before for before, after in pairwise([begun, *stamps])]}
     if request["do"] == "read":
-        return {"bytes": sum(map(read_through, side.files()))}
+        size = sum(map(read_through, side.files()))
+        side.touch()
+        return {"bytes": size}
     if request["do"] in ("ready", "peak"):
         return peak() if request["do"] == "peak" else {}
     method = getattr(side, request.pop("do"))
