@@ -135,15 +135,18 @@ def first_token(asked: Asked, kind: str) -> dict[str, Any]:
             if case == "nothing compiled" and not compiled:
                 continue
             with running(asked.setup(kind), group, more) as side:
-                side.ask("ready")
-                ready = side.since()
-                load = side.ask("load")
-                first = side.ask("tokens", prompt=1, count=1)
-                found[case] = {
-                    "ready": ready, "load": load["seconds"], "first": first["seconds"], "all": side.since(),
-                    "disk": side.from_disk(),
-                }  # fmt: skip
-                compiled = "fast" in side.ask("about").get("arithmetic", "")
+                try:
+                    side.ask("ready")
+                    ready = side.since()
+                    load = side.ask("load")
+                    first = side.ask("tokens", prompt=1, count=1)
+                    found[case] = {
+                        "ready": ready, "load": load["seconds"], "first": first["seconds"],
+                        "all": side.since(), "disk": side.from_disk(),
+                    }  # fmt: skip
+                    compiled = "fast" in side.ask("about").get("arithmetic", "")
+                except Ended as error:
+                    return {**found, "ended": str(error)}
     return found
 
 
@@ -205,8 +208,11 @@ def accuracy(asked: Asked) -> dict[str, Any]:
 def ours_alone(asked: Asked, do: str, **details: Any) -> dict[str, Any]:
     """One request to our side, after it has read its weights."""
     with grouped(asked.limit) as group, running(asked.setup("ours"), group) as side:
-        side.ask("load")
-        side.ask("read")
-        side.ask("tokens", **WARM)
-        side.ask("touch")
-        return side.ask(do, **details)
+        try:
+            side.ask("load")
+            side.ask("read")
+            side.ask("tokens", **WARM)
+            side.ask("touch")
+            return side.ask(do, **details)
+        except Ended as error:
+            return {"ended": str(error)}

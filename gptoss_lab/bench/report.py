@@ -118,6 +118,8 @@ def first_tokens(found: Found) -> str:
     rows = []
     for kind in found["asked"]["sides"]:
         for case, took in found["parts"].get(f"first token: {kind}", {}).items():
+            if case == "ended":
+                rows.append([kind, took, *[""] * 6])
             if isinstance(took, dict):
                 seconds = [f"{took[name]:.2f}" for name in ("ready", "load", "first", "all")]
                 after_start = f"{took['load'] + took['first']:.2f}"
@@ -181,6 +183,8 @@ def of_the_context(found: Found) -> str:
     """A full cache against a short one."""
     if not (took := found["parts"].get("long context")):
         return ""
+    if "ended" in took:
+        return str(took["ended"])
     slow, quick = (1 / statistics.median(took[name]) for name in ("long", "short"))
     return (
         f"With {found['asked']['context']:,} tokens in the cache decoding runs at {took['ratio']:.2f} of its "
@@ -193,6 +197,8 @@ def of_accuracy(found: Found) -> str:
     """Fast kernels against exact ones."""
     if not (apart := found["parts"].get("accuracy")):
         return ""
+    if "ended" in apart:
+        return str(apart["ended"])
     worst = "–" if apart["worst agreed"] is None else f"{apart['worst agreed']:.1e}"
     return (
         f"Logits of the fast kernels against the exact ones, over a prompt of {apart['positions']}: at the "
