@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,9 @@ class Ours:
         """Versions, and which arithmetic it is."""
         said = {**versions(), "threads": torch.get_num_threads(), "arithmetic": arithmetic(self.model)}
         try:
-            import numba
-        except ImportError:
+            return {**said, "numba": version("numba")}
+        except PackageNotFoundError:
             return said
-        return {**said, "numba": numba.__version__}
 
     def context(self, long: int, short: int, count: int) -> dict[str, Any]:
         """Seconds a token when the cache holds `long` tokens, and when it holds `short`, in turn.
