@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from toys import one_thread  # noqa: F401
 from gptoss_lab import cli
 from gptoss_lab.bench import groups, page, report, running
 from gptoss_lab.bench.asking import asked_for
+from gptoss_lab.bench.blocks import Ended
+from gptoss_lab.bench.blocks import running as running_side
 from gptoss_lab.bench.ours import Ours
 from gptoss_lab.bench.parts import Asked, parts
 from gptoss_lab.bench.side import prompt_of
@@ -90,6 +94,47 @@ def test_results_of_another_question_or_other_code_are_not_mixed(measured, monke
     with pytest.raises(ValueError, match="another code"):
         running.bench(asked, out, [], say=str)
     assert out.read_bytes() == before
+
+
+def test_ctrl_c_keeps_the_parts_that_are_done_and_ends_the_side(tmp_path) -> None:
+    out = tmp_path / "found.json"
+    command = [sys.executable, "-u", "-m", "gptoss_lab", "bench", "--threads", "1", "--out", str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as bench:
+        for line in bench.stdout:
+            if line.startswith("[2/2] round 1"):
+                side = wait_for_child(bench.pid)
+                bench.send_signal(signal.SIGINT)
+                break
+        assert bench.wait(timeout=60) == 130 and "stopped" in bench.stderr.read()
+    assert list(json.loads(out.read_text())["parts"]) == ["machine", "first token: ours"]
+    assert not Path(f"/proc/{side}").exists() and [path.name for path in tmp_path.iterdir()] == ["found.json"]
+
+
+def wait_for_child(parent: int) -> int:
+    """The number of a process's child, once it has one."""
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    if not children.exists():
+        pytest.skip("this system does not list a process's children")
+    for _ in range(600):
+        if found := children.read_text().split():
+            return int(found[0])
+        time.sleep(0.05)
+    raise AssertionError("no side was started")
+
+
+def test_a_side_that_is_killed_says_so() -> None:
+    with running_side(setup("ours", "mini-oss"), None) as side:
+        side.ask("ready")
+        side.process.kill()
+        with pytest.raises(Ended, match="ours was killed by the system.* while it was asked to load"):
+            side.ask("load")
+
+
+def test_a_side_that_fails_says_why(tmp_path) -> None:
+    with running_side(setup("ours", tmp_path), None) as side:
+        with pytest.raises(Ended, match="ours cannot load: CheckpointError.*no config.json here"):
+            side.ask("load")
 
 
 def test_the_plan_runs_nothing_and_writes_nothing(folder, tmp_path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
+from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,7 +30,6 @@ from ..weights.mxfp4 import BLOCK
 from ..weights.places import find
 
 MARK = "gptoss_lab.written_from"  # fingerprint of the safetensors, so that a file is known again
-Kind = gguf.GGMLQuantizationType
 HALF = BLOCK // 2
 LOW = 0x0F0F0F0F0F0F0F0F  # the low nibbles of eight bytes
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from ..cost import bytes_per_token, checkpoint_bytes, flop_per_token, human
+from ..cost import PROGRAM_BYTES, bytes_per_token, checkpoint_bytes, flop_per_token, human
 from ..files import whole
 from ..study.findings import machine as machine_kind
 from ..study.findings import now, versions
@@ -102,8 +102,9 @@ def bench(
     lasting = sum(part.seconds for part in left)
     limits = f", within {', '.join(human(limit) for limit in asked.limits)}" if asked.limits else ""
     kept = "" if out is None else "; Ctrl-C keeps those that are done"
+    held = human(found["checkpoint"] + PROGRAM_BYTES)
     say(f"{found['model']}: {human(found['checkpoint'])} of weights{limits}; {len(left)} of {len(todo)} "
-        f"parts to do, about {lasting / 60:.0f} min{kept}")  # fmt: skip
+        f"parts to do, about {lasting / 60:.0f} min and {held} of memory{kept}")  # fmt: skip
     for number, part in enumerate(todo, 1):
         if part.name in done:
             continue
