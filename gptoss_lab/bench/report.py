@@ -45,6 +45,12 @@ def share_of_memory(found: Found) -> Of:
     return share
 
 
+def share_of_products(found: Found, length: int) -> Of:
+    """A prompt, of what the machine's best product would allow if all of it were such products."""
+    allowed = found["parts"]["machine"]["products"] / found["a token"]["FLOP"]
+    return lambda block: rate / allowed if (rate := prompt(length)(block)) else None
+
+
 def peak(block: Found) -> float | None:
     """Bytes at the most: of the group where there was one, else of the process, or on the device."""
     held = block.get("peak", {})
@@ -104,6 +110,10 @@ def compared(found: Found) -> str:
     none = [""] * len(sides[1:])
     if found["checkpoint"] > IN_CACHE:  # a smaller model is not read from memory for each token
         rows.append(["decode, of what memory allows", *shares, *none])
+        for length in found["asked"]["prompts"]:
+            allowed = [spread(values(blocks, kind, share_of_products(found, length)), "{:.2f}".format)
+                       for kind in sides]  # fmt: skip
+            rows.append([f"prompt of {length}, of what products allow", *allowed, *none])
     rows.append(["peak", *(biggest(values(blocks + once, kind, peak)) for kind in sides), *none])
     return aligned(["", *sides, *(f"ours / {kind}" for kind in sides[1:])], rows)
 

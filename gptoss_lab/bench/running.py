@@ -48,9 +48,9 @@ def question(asked: Asked, command: list[str]) -> dict[str, Any]:
         "model": asked.config.name,
         "weights": described(asked.files),
         "checkpoint": checkpoint_bytes(asked.config),
-        "a token": {
+        "a token": {  # of a prompt, of which the last alone has logits
             "bytes": sum(bytes_per_token(asked.config).values()),
-            "FLOP": flop_per_token(asked.config, PROMPT),
+            "FLOP": flop_per_token(asked.config, PROMPT) - 2 * asked.config.vocab_size * asked.config.d_model,
         },
         "asked": {
             "sides": list(asked.sides), "limits": list(asked.limits), "rounds": asked.rounds,
