@@ -340,7 +340,8 @@ def test_a_ratio_above_one_means_that_ours_is_faster() -> None:
     share = next(line for line in lines if "of what memory allows" in line)
     assert "0.40 (0.20 to 0.40)" in share  # 4 bytes a token, 10 a second: 2.5 tokens
     share = next(line for line in lines if "of what products allow" in line)
-    assert "| 0.50 (0.50 to 0.50) | 0.50 (0.50 to 0.50) |" in share  # 128 tokens in 64 seconds; one FLOP a token, four a second
+    # 128 tokens in 64 seconds; one FLOP a token, four a second
+    assert "| 0.50 (0.50 to 0.50) | 0.50 (0.50 to 0.50) |" in share
     assert page.least(found, report.decode) == 2.0
 
 
