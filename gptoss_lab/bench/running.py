@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -61,7 +62,7 @@ def question(asked: Asked, command: list[str]) -> dict[str, Any]:
         "machine": machine_kind(torch.device(asked.device)),
         "versions": versions(),
         "code": code(),
-        "command": " ".join(Path(word).name if "/" in word or "\\\\" in word else word for word in command),
+        "command": " ".join(Path(word).name if os.sep in word else word for word in command),
         "parts": {},
     }  # fmt: skip
 
