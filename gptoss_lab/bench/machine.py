@@ -14,8 +14,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from ..cost import Config, bytes_per_token, flop_per_token
-
 BYTES = 1 << 28  # more than a cache holds
 TOKENS, INPUTS, OUTPUTS = 512, 2880, 4096  # gpt-oss-20b's projection onto queries
 
@@ -58,11 +56,3 @@ def products(device: torch.device) -> dict[str, float]:
         taken = seconds(lambda x=x, weight=weight: F.linear(x, weight), device)  # type: ignore[misc]
         found[str(dtype).removeprefix("torch.")] = 2 * TOKENS * INPUTS * OUTPUTS / taken
     return found
-
-
-def ceilings(config: Config, read: float, multiplied: float, context: int = 128) -> dict[str, float]:
-    """Tokens a second that the machine allows, decoding and in a prompt, from its two figures."""
-    return {
-        "decode": read / sum(bytes_per_token(config).values()),
-        "prompt": multiplied / flop_per_token(config, context),
-    }
