@@ -2,6 +2,7 @@
 # make test    checks, tests and notebooks          (TESTARGS="-k sink -x" goes to pytest)
 # make check   ruff and mypy alone
 # make conformance   measure docs/conformance.md anew (minutes)
+# make performance   measure docs/performance.md anew: CHECKPOINT=FOLDER of a gpt-oss-20b; an hour, in any pieces
 # make pictures      take the pictures of docs/explorer.md and the README anew (needs Chromium)
 # make ladder        docs/ladder.md, its pictures and notebook 07 anew, from the ladder's results
 # make setup   the environment alone
@@ -18,7 +19,7 @@ STAMP := $(VENV)/installed
 NOTEBOOK := notebooks/00_start_here.ipynb
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test check conformance pictures ladder setup clean
+.PHONY: lab test check conformance performance pictures ladder setup clean
 .DELETE_ON_ERROR:
 
 lab: $(STAMP)
@@ -41,6 +42,20 @@ check: $(STAMP)
 
 conformance: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/conformance.py
+
+# BENCHARGS="--minutes 5" stops early (and make says so); the same command goes on with what is left.
+PERFORMANCE := gptoss_lab/assets/results/performance
+BENCHARGS ?=
+performance: $(STAMP)
+	@test -f "$(CHECKPOINT)/config.json" || { echo "make performance CHECKPOINT=FOLDER: a gpt-oss-20b in the published" \
+	    "layout, the real one or one by benchmarks/random_checkpoint.py; FOLDER.gguf is written beside it" >&2; exit 1; }
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+	@mkdir -p $(PERFORMANCE)
+	$(BIN)/gptoss-lab bench mini-oss --whole --beside transformers --beside transformers-loop \
+	    --out $(PERFORMANCE)/mini-oss.json $(BENCHARGS)
+	$(BIN)/gptoss-lab bench $(CHECKPOINT) --whole --beside llama.cpp --beside llama.cpp-mapped \
+	    --gguf $(CHECKPOINT).gguf --out $(PERFORMANCE)/gpt-oss-20b.json $(BENCHARGS)
+	$(BIN)/python -m gptoss_lab.bench.page docs/performance.md
 
 pictures: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/pictures.py

@@ -1,4 +1,5 @@
-"""The command `gptoss-lab`: generate, chat, trace, explore, points, cost, doctor, download, verify, train.
+"""The command `gptoss-lab`: generate, chat, trace, explore, points, cost, doctor, bench, download, verify,
+train.
 
 A user's mistake is answered in one line on standard error, with exit status 2; Ctrl-C keeps what was made,
 with 130.
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from . import __version__
 from .commands import (
+    run_bench,
     run_chat,
     run_cost,
     run_doctor,
@@ -121,6 +123,10 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(run=run_doctor)
 
+    bench = commands.add_parser("bench", help="how fast a model runs here, beside others and the machine")
+    add_bench(bench)
+    bench.set_defaults(run=run_bench)
+
     download = commands.add_parser(
         "download", help="fetch a published model, or go on with what was interrupted"
     )
@@ -193,6 +199,30 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--embedding-device", metavar="D", help="cpu: leave the embedding in main memory"
     )  # fmt: skip
+
+
+def add_bench(bench: argparse.ArgumentParser) -> None:
+    """The options of `bench`."""
+    bench.add_argument(
+        "model", nargs="?", default="mini-oss", metavar="NAME|FOLDER", help="a name or a folder (mini-oss)"
+    )
+    bench.add_argument(
+        "--beside", action="append", default=[], metavar="PEER",
+        help="llama.cpp, llama.cpp-mapped (nothing repacked), transformers, transformers-loop (repeatable)",
+    )  # fmt: skip
+    bench.add_argument("--gguf", type=Path, metavar="FILE", help="llama.cpp's file; written if not there")
+    bench.add_argument(
+        "--limit", action="append", default=[], type=float, metavar="BYTES",
+        help="memory of each side, as 16e9; each further one: decoding within it (repeatable; Linux)",
+    )  # fmt: skip
+    bench.add_argument("--whole", action="store_true", help="all that docs/performance.md holds")
+    bench.add_argument("--rounds", type=int, metavar="N", help="turns of all sides (1; 5 beside others)")
+    bench.add_argument("--device", default="cpu", metavar="D", help="cpu (the default), cuda, mps")
+    bench.add_argument("--threads", type=int, metavar="N", help="processor threads (all cores)")
+    bench.add_argument("--out", type=Path, metavar="FILE", help="JSON, which the same command goes on with")
+    bench.add_argument("--minutes", type=float, metavar="M", help="begin no further part after M minutes")
+    bench.add_argument("--fresh", action="store_true", help="start again, whatever --out holds")
+    bench.add_argument("--plan", action="store_true", help="print the parts and their seconds, no more")
 
 
 def add_change(command: argparse.ArgumentParser) -> None:

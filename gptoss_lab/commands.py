@@ -216,6 +216,21 @@ def on_device(config: Config, args: argparse.Namespace) -> tuple[dict[str, Any],
     return told | {"bytes_free_here": here[0]}, said + more
 
 
+def run_bench(args: argparse.Namespace) -> int:
+    """Measure and print tables; status 1 where parts are left to do."""
+    from .bench.asking import asked_for
+    from .bench.running import bench
+
+    if args.minutes is not None and args.out is None:
+        raise ValueError("--minutes stops early and goes on later: name a file for the results with --out")
+    asked = asked_for(
+        args.model, args.beside, args.limit, args.whole, args.rounds, args.gguf, args.device, args.threads
+    )
+    command = ["gptoss-lab", *sys.argv[1:]]
+    found = bench(asked, args.out, command, args.minutes, args.fresh, args.plan)
+    return int(bool(found["left"]) and not args.plan)
+
+
 def run_download(args: argparse.Namespace) -> int:
     """Fetch a published model, with progress; Ctrl-C keeps what came."""
     from .weights.hub import download

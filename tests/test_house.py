@@ -57,6 +57,7 @@ ROOMS = {
     "conversation": room(3, "torch"),
     "doctor": room(4, "torch"),
     "study": room(4, "torch tiktoken"),
+    "bench": room(4, "torch safetensors"),
     "training": room(4, "torch tiktoken tqdm safetensors"),
     "figures": room(5, "numpy matplotlib", sees="config points tap figures"),
     "views": room(5, "torch numpy anywidget ipywidgets traitlets IPython"),
@@ -72,6 +73,9 @@ ALLOWANCES = {  # one file's own package
     "training/tokenizer.py": {"tokenizers"},  # the extra `train`
     "weights/hub.py": {"huggingface_hub"},
     "kernels/triton.py": {"triton"},  # an extra, where load(kernels="fast") is asked for on a card
+    "bench/gguf_file.py": {"gguf", "numpy", "tqdm"},  # the extra `bench`, as the next two
+    "bench/llama.py": {"llama_cpp", "numpy"},
+    "bench/reference.py": {"transformers"},
     "weights/remote.py": {"huggingface_hub"},
 }
 
