@@ -17,7 +17,7 @@ from ..study.findings import versions
 from ..tap import SILENT, Recorder, force_eager
 from ..weights import load
 from ..weights.places import find
-from ..weights.plans import arithmetic
+from ..weights.plans import arithmetic, cache_dtype
 from .side import Stamped, prompt_of, stamped
 
 PAGE = 4096
@@ -80,21 +80,21 @@ class Ours:
 
     def filled(self, length: int, more: int) -> Cache:
         """A cache of `length` made-up tokens, with room for some more."""
-        config, device = self.model.config, self.model.token_embedding.device
-        cache = Cache(config, length + more, device=device)
+        config, device = self.model.config, self.model.device
+        cache = Cache(config, length + more, 1, cache_dtype(self.model), device)
         cache.reserve(length)
         generator = torch.Generator().manual_seed(0)
         positions = torch.arange(length, device=device)[None]
         for layer in cache.layers:
             shape = (1, length, config.n_kv_heads, config.d_head)
-            k, v = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
+            k, v = (torch.randn(shape, generator=generator).to(layer.k) for _ in range(2))
             layer.extend(k, v, positions)
         return cache
 
     def steps(self, cache: Cache) -> Iterator[int]:
         """The likeliest tokens, one after another, from a cache."""
-        token = torch.zeros(1, 1, dtype=torch.int64, device=self.model.token_embedding.device)
-        logits = decode(self.model, token, cache, SILENT)
+        token = torch.zeros(1, 1, dtype=torch.int64)
+        logits = decode(self.model, token, cache, SILENT, chunk=1)
         chosen = int(next(logits).argmax())
         while True:
             yield chosen
