@@ -84,7 +84,7 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it computes. The embedding table may lie elsewhere, and tokens may come from anywhere."""
-        return self.norm.scale.device
+        return self.unembed.weight.device
 
     def forward(
         self,
@@ -198,11 +198,10 @@ def adopt(new: nn.Module, old: nn.Module, asked: str, within: str = "") -> None:
         setattr(new, name, same(name, weight, getattr(old, name, None)))
     for name, buffer in new.named_buffers(recurse=False):
         setattr(new, name, buffer.to(next(old.parameters()).device))
-    for seam in ("attend", "answers", "project", "few"):
-        if seam in vars(old):
-            form = vars(old)[seam]  # one that knows its module has another for the new one, or None
-            if (form := form.on(new) if hasattr(form, "on") else form) is not None:
-                setattr(new, seam, form)
+    for seam in vars(old).keys() & {"attend", "answers", "project", "few"}:
+        form = vars(old)[seam]  # one that knows its module has another for the new one, or None
+        if (form := form.on(new) if hasattr(form, "on") else form) is not None:
+            setattr(new, seam, form)
 
 
 def check(tokens: Tensor, config: Config) -> None:

@@ -40,8 +40,14 @@ HALF_WAY = constant([(low + high) / 2 for low, high in zip(MAGNITUDES, MAGNITUDE
 HALF_WAY[1::2] = torch.nextafter(HALF_WAY[1::2], HALF_WAY.new_zeros(()))
 
 
-def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def unpack(
+    blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32,
+    tables: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """The values of packed weights: blocks uint8 … n 16, scales uint8 … n → … 32n, float32 or bfloat16.
+
+    tables: PAIRS and FACTORS where the weights lie, which whoever unpacks often keeps there. With them
+    float16 is allowed too, for weights that are known to fit it (`half`).
 
     ValueError where shapes or dtypes do not fit together.
     """
@@ -50,14 +56,10 @@ def unpack(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -
     if blocks.shape[-1:] != (BLOCK // 2,) or blocks.shape[:-1] != scales.shape:
         raise ValueError(f"blocks of shape {tuple(blocks.shape)} with scales of shape {tuple(scales.shape)}; "
                          "expected … n 16 and … n")  # fmt: skip
-    if dtype not in (torch.float32, torch.bfloat16):
+    if dtype not in (torch.float32, torch.bfloat16) and tables is None:
         raise ValueError(f"MXFP4 is exact in torch.float32 and torch.bfloat16, not in {dtype}")
-    return looked_up(blocks, scales, PAIRS.to(blocks.device, dtype), FACTORS.to(blocks.device, dtype))
-
-
-def looked_up(blocks: Tensor, scales: Tensor, pairs: Tensor, factors: Tensor) -> Tensor:
-    """Packed weights through the two tables, PAIRS and FACTORS: a byte is two values, a scale one factor."""
-    value = F.embedding(blocks.int(), pairs).flatten(-2)  # … n 32
+    pairs, factors = (table.to(blocks.device, dtype) for table in tables or (PAIRS, FACTORS))
+    value = F.embedding(blocks.int(), pairs).flatten(-2)  # … n 32: a byte is two values, a scale one factor
     return value.mul_(factors[scales.int()][..., None]).flatten(-2)
 
 
@@ -119,8 +121,7 @@ class PackedStack(nn.Module):
 
     def matrix(self, index: int | Tensor) -> Tensor:
         """The matrices of the experts `index` (one number, or a tensor of any shape): … O I, in `compute`."""
-        pairs, factors = self.pairs.to(self.compute), self.factors.to(self.compute)
-        return looked_up(self.blocks[index], self.scales[index], pairs, factors)
+        return unpack(self.blocks[index], self.scales[index], self.compute, (self.pairs, self.factors))
 
     def forward(self, x: Tensor, index: int | Tensor) -> Tensor:
         """x N I through the matrix of one expert → N O; or x … I, each row through its own of `index` … → …
