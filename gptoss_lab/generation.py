@@ -189,10 +189,13 @@ def require_range(
 def decode(
     model: Transformer, ids: Tensor, cache: Cache | None, tap: Tap, chunk: int
 ) -> Generator[Tensor, int, None]:
-    """The logits V after the prompt, `chunk` tokens of it a pass, then after each id that is sent in."""
-    with torch.no_grad(), force_eager():
-        new, before = ids, ids[:, :0]
-        while True:
+    """The logits V after the prompt, `chunk` tokens of it a pass, then after each id that is sent in.
+
+    Gradients are off during a pass alone: between two, whoever iterates may do as he likes.
+    """
+    new, before = ids, ids[:, :0]
+    while True:
+        with torch.no_grad(), force_eager():
             if cache is None:
                 before = torch.cat((before, new), dim=1)
                 logits = model(before, last=1, tap=tap)
@@ -201,8 +204,8 @@ def decode(
                 for part in earlier:
                     model(part, last=0, cache=cache, tap=tap)
                 logits = model(newest, last=1, cache=cache, tap=tap)
-            chosen = yield logits[0, -1]
-            new = torch.tensor([[chosen]])
+        chosen = yield logits[0, -1]
+        new = torch.tensor([[chosen]])
 
 
 def sample(

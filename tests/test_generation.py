@@ -36,6 +36,14 @@ def test_greedy_with_the_cache_equals_greedy_without_it_past_the_window(family):
     assert len(set(with_cache)) > 2
 
 
+def test_gradients_are_as_they_were_while_a_run_waits_for_its_next_token():
+    steps = iter(lab.generate(random_model(gpt_oss()), [1, 2, 3], max_tokens=3))
+    next(steps)
+    assert torch.is_grad_enabled()
+    next(steps)
+    assert torch.is_grad_enabled()
+
+
 def test_greedy_takes_the_likeliest_token_each_time():
     model = random_model(gpt_oss())
     text = [3, 1, 4]
