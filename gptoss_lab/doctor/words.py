@@ -115,7 +115,7 @@ def of_model(one: dict[str, Any], found: dict[str, Any]) -> list[str]:
         free = f"; {human(disk['free'])} are free on disk" if disk else ""
         fetch = f"gptoss-lab download {one['name']} fetches {human(one['fetch'])}"
         lines.append(row("", f"files: not here; {fetch}{free}"))
-    for what, part, limit in (("decoding", "decode", "memory"), ("a prompt", "prompt", "products")):
+    for what, part, limit in (("decoding", "decode", "memory"), ("a prompt", "prompt", "float32 products")):
         if part in one:
             most = f"{limit} alone would allow {one[f'{part}_limit']:.1f}"
             lines.append(row("", f"{what}: at best {one[part]:.1f} tokens/s ({most})"))
