@@ -19,9 +19,9 @@ from gptoss_lab.training.forms import attach
 from gptoss_lab.training.ladder import (
     ANCHORS,
     BATCH,
+    GRIDS,
     LONG,
     NUMBER,
-    RATES,
     RUNGS,
     SHORT,
     STEPS,
@@ -166,9 +166,9 @@ def test_bytes_are_bytes():
 
 def test_the_plan_begins_with_the_grid_and_goes_on_with_every_rung():
     entries = plan()
-    assert [(e.config.name, e.rate) for e in entries[:15]] == [(a, r) for a in ANCHORS for r in RATES]
-    assert [e.config.name for e in entries[15:27]] == list(NUMBER)
-    assert {e.rate for e in entries[15:] if e.purpose != "shape"} == set(ANCHORS)
+    assert [(e.config.name, e.rate) for e in entries[:16]] == [(a, r) for a in ANCHORS for r in GRIDS[a]]
+    assert [e.config.name for e in entries[16:28]] == list(NUMBER)
+    assert {e.rate for e in entries[16:] if e.purpose != "shape"} == set(ANCHORS)
     seeds: dict[str, set[int]] = {}
     for entry in entries:
         seeds.setdefault(entry.config.name, set()).add(entry.seed)

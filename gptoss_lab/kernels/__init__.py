@@ -1,7 +1,9 @@
 """Fast weight holders, for large models read in place: MXFP4 and bfloat16 rows multiply as they lie.
 
-`holders` stand in for `Linear` and `PackedStack`; `forms` chooses how they multiply, the best that is here:
+`holders` stand in for `Linear` and `PackedStack`, `seams` and `steps` for parts of attention and experts;
+`attach` puts them onto a model. `forms` chooses how they multiply, the best that is here:
 
+    avx512   numba, MXFP4 with activations in int16, sixteen rows abreast            `avx512`
     avx2     numba, MXFP4 with activations in int16 and instructions of our own          `avx2`
     numba    numba, plain loops, activations in float32                                  `plain`
     torch    torch alone: rows unpacked a tile at a time; needs no numba                 `forms`
@@ -13,8 +15,8 @@ Against float64 each is within a relative error of 1e-4 (`tests/test_kernels.py`
 it is imported when a kernel is first wanted, and compiles it then.
 """
 
+from .attach import quicken
 from .forms import FORMS, available, compile_seconds, form
 from .holders import FastLinear, FastStack
-from .seams import quicken
 
 __all__ = ["FORMS", "FastLinear", "FastStack", "available", "compile_seconds", "form", "quicken"]

@@ -291,3 +291,26 @@ def experts(
                         out[place[first + vector], row + r] = total[vector, r] + wide(
                             down_bias[expert, row + r]
                         )
+
+
+@compiled()
+def mixture_of_one(
+    x: Any, choice: Any, weight: Any, blocks: Any, scales: Any, bias: Any, down_blocks: Any, down_scales: Any,
+    down_bias: Any, limit: Any, alpha: Any, parts: int, out: Any,
+) -> None:  # fmt: skip
+    """One token through its experts, and their sum by weight. x, out: 1 D; choice, weight: 1 K; else as
+    `experts`."""
+    kept = choice.shape[1]
+    source, place = np.zeros(kept, np.int64), np.arange(kept)
+    jobs, each = np.ones((kept, 3), np.int64), np.empty((kept, out.shape[1]), np.float32)
+    for k in range(kept):
+        jobs[k, 0], jobs[k, 1] = choice[0, k], k
+    experts(
+        x, source, place, jobs, blocks, scales, bias, down_blocks, down_scales, down_bias, limit, alpha,
+        parts, each,
+    )  # fmt: skip
+    for i in range(out.shape[1]):
+        total = np.float32(0)
+        for k in range(kept):
+            total += weight[0, k] * each[k, i]
+        out[0, i] = total

@@ -85,10 +85,10 @@ class NumbaForm(TorchForm):
         import numba
         import numpy
 
-        from . import decoding, plain
+        from . import decoding, plain, single
 
         self.name, self.numba, self.numpy = name, numba, numpy
-        self.kernels, self._attend = plain, decoding.attend
+        self.kernels, self.single, self._attend = plain, single, decoding.attend
         self._multiply = plain.multiply
         if name == "avx2":
             from . import avx2
@@ -98,6 +98,7 @@ class NumbaForm(TorchForm):
             from . import avx512
 
             self._multiply, self._experts, self.fused = avx512.multiply, avx512.experts, True
+            self.mixture = avx512.mixture_of_one
             self.few_packed = self.together = sys.maxsize
         told = torch.get_num_threads()
         numba.get_num_threads()  # starts its threads, and where both use one OpenMP, tells torch how many

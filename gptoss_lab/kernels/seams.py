@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cost import SCORES
 from ..model.attention import Attention, attend, attend_fused
 from ..model.experts import Experts
-from ..model.linear import Linear
 from ..tap import SILENT, Tap
-from ..weights.mxfp4 import PackedStack
-from .forms import TorchForm, form
+from .forms import TorchForm
 from .holders import FastLinear, FastStack, bfloat16, here, runs
 
 INSIDE_ATTENTION = ("scores", "pattern", "sink")
@@ -149,20 +147,3 @@ def fits(experts: Experts) -> bool:
     packed = all(isinstance(one, FastStack) and one.form.fused for one in stacks)
     biased = all(one.bias is not None and one.bias.dtype == torch.bfloat16 for one in stacks)
     return packed and biased and experts.config.activation == "clamped_swiglu"
-
-
-def quicken(model: nn.Module, chosen: TorchForm | None = None) -> None:
-    """Put fast holders where a model holds bfloat16 matrices and packed experts, and fast forms in its seams;
-    the rest stays as it is.
-    """
-    chosen = form() if chosen is None else chosen
-    for part in list(model.modules()):
-        for name, child in list(part.named_children()):
-            if type(child) is Linear and child.weight.dtype == torch.bfloat16:
-                setattr(part, name, FastLinear(child.weight, child.bias, chosen))
-            elif type(child) is PackedStack:
-                setattr(part, name, FastStack(child.blocks, child.scales, child.bias, chosen))
-        if isinstance(part, Attention):
-            part.project, part.attend = Project(part), Attend(chosen)  # type: ignore[method-assign]
-        elif isinstance(part, Experts) and fits(part):
-            part.answers = Answers(part)  # type: ignore[method-assign]

@@ -198,7 +198,7 @@ def adopt(new: nn.Module, old: nn.Module, asked: str, within: str = "") -> None:
         setattr(new, name, same(name, weight, getattr(old, name, None)))
     for name, buffer in new.named_buffers(recurse=False):
         setattr(new, name, buffer.to(next(old.parameters()).device))
-    for seam in vars(old).keys() & {"attend", "answers", "project", "few"}:
+    for seam in vars(old).keys() & {"attend", "answers", "project", "few", "forward"}:
         form = vars(old)[seam]  # one that knows its module has another for the new one, or None
         if (form := form.on(new) if hasattr(form, "on") else form) is not None:
             setattr(new, seam, form)

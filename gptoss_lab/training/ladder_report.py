@@ -55,9 +55,9 @@ the rung has them. AdamW, 100 steps of warm-up, then in a straight line to zero.
 bytes and an end. The corpora are the package's, each drawn from as often as the others. (A seed decides
 the weights at the start, the bytes and their order, and dropout.)
 
-The learning rate is searched for at three anchors, with one seed each; a rung takes the rate of the
-last anchor at or below it, and the rungs from the experts on that of the last rung. What a change would
-do at a rate of its own was not asked.
+The learning rate is searched for at three anchors, with one seed each, on one grid that goes on to the next
+rate where the best is at its end; a rung takes the rate of the last anchor at or below it, and the rungs
+from the experts on that of the last rung. What a change would do at a rate of its own was not asked.
 
 Bits per byte are means over six kinds of held-out text, in windows of 256 bytes, 64 of each kind.
 Differences are taken seed by seed on the same windows; negative is better. “95 % over seeds” is

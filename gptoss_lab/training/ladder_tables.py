@@ -11,7 +11,7 @@ from typing import Any
 
 from ..cost import cache_bytes, parameters
 from .corpus import DOMAINS
-from .ladder import ANCHORS, NUMBER, RATES, RUNGS, TOP, Entry, ladder, multiplied
+from .ladder import ANCHORS, GRIDS, NUMBER, RATES, RUNGS, TOP, Entry, ladder, multiplied
 from .ladder_numbers import (
     Difference,
     Found,
@@ -60,7 +60,8 @@ def rates_table(entries: list[Entry], found: Found) -> list[str]:
         cells = ["–" if bits is None else f"{bits:.4f}" if math.isfinite(bits) else "diverged"
                  for bits in map(row.get, RATES)]  # fmt: skip
         taken = f"{best[anchor]:g}" if anchor in best else "–"
-        edge = " (an end of the grid)" if anchor in best and best[anchor] in (RATES[0], RATES[-1]) else ""
+        ends = (GRIDS[anchor][0], GRIDS[anchor][-1])
+        edge = " (an end of the grid)" if best.get(anchor) in ends else ""
         lines.append(f"| {RUNGS[NUMBER[anchor]].title} | {' | '.join(cells)} | {taken}{edge} |")
     return lines
 

@@ -1,0 +1,244 @@
+"""Half a block in one call, for one token: the same answers, and the model's own form where it cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_kernels import any_form, normal, off, threads_as_before  # noqa: F401
+from test_seams import published  # noqa: F401
+
+import gptoss_lab as lab
+from gptoss_lab.kernels import available, quicken
+from gptoss_lab.kernels.steps import AttentionStep, ExpertsStep
+from gptoss_lab.model import Transformer
+from gptoss_lab.model.attention import Attention
+from gptoss_lab.model.cache import Cache
+from gptoss_lab.model.experts import Experts
+from gptoss_lab.model.linear import Linear
+from gptoss_lab.tap import SILENT, Recorder
+from gptoss_lab.weights import load
+
+pytestmark = pytest.mark.skipif(available() == ("torch",), reason="needs numba")
+NEAR = 1e-3  # logits: activations are rounded to 16 bits, and a whole model multiplies errors
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """How many times the modules' own forward answered."""
+    calls = {"attention": 0, "experts": 0}
+
+    def counting(room: str, own: Any) -> Any:
+        def forward(*given: Any, **more: Any) -> Any:
+            calls[room] += 1
+            return own(*given, **more)
+
+        return forward
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Attention, "forward", counting("attention", Attention.forward))
+        patched.setattr(Experts, "forward", counting("experts", Experts.forward))
+        yield calls
+
+
+def fast(folder: Path, form: Any = None) -> Transformer:
+    """The model with the kernels of one form."""
+    model = load(folder, kernels="exact", dtype="stored")
+    quicken(model, form)
+    return model
+
+
+def prompted(model: Transformer, count: int) -> tuple[Cache, torch.Tensor]:
+    """A cache after a prompt of 3, and the logits of `count` tokens more, one at a time."""
+    cache, found = Cache(model.config, 3 + count), []
+    with torch.no_grad():
+        model(torch.tensor([[5, 6, 7]]), cache=cache)
+        for token in range(count):
+            found.append(model(torch.tensor([[token]]), cache=cache)[0, 0])
+    return cache, torch.stack(found)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"window": None}, {"window": 1}, {"yarn": None}, {"experts_per_token": 1}, {"experts_per_token": 7},
+], ids=str)  # fmt: skip
+def test_tokens_one_by_one_are_as_the_exact_model_has_them(any_form, published, changes, monkeypatch) -> None:  # noqa: F811
+    """Through rings that come round, with every window and number of experts; and so are the caches."""
+    if any_form.name == "torch":
+        pytest.skip("torch has no such kernels")
+    ours = fast(published, any_form).with_config(**changes)
+    exact = load(published, dtype=torch.float32).with_config(**changes)
+    with counted(monkeypatch) as calls:
+        cache, logits = prompted(ours, 12)
+    assert calls == {"attention": 3, "experts": 3}  # the prompt alone
+    kept, right = prompted(exact, 12)
+    assert off(logits, right.double()) < NEAR
+    for one, other in zip(cache.layers, kept.layers):
+        assert off(one.k, other.k.double()) < NEAR and off(one.v, other.v.double()) < NEAR
+        assert torch.equal(one.positions, other.positions) and one.seen == other.seen == 15
+
+
+def test_attention_is_exact_but_for_the_order_of_sums(any_form, published) -> None:  # noqa: F811
+    if any_form.name == "torch":
+        pytest.skip("torch has no such kernels")
+    model, x = fast(published, any_form), normal(1, 1, 32)
+    exact = load(published, dtype=torch.float32)
+    for layer in (0, 1):
+        caches = [Cache(model.config, 9) for _ in range(2)]
+        for position in (0, 1, 2, 40, 299):  # no need to follow one another
+            at = torch.tensor([[position]])
+            with torch.no_grad():
+                ours, right = (one.blocks[layer].attention(x * position, at, cache.layers[layer])
+                               for one, cache in zip((model, exact), caches))  # fmt: skip
+            assert off(ours, right.double()) < 1e-5
+
+
+def test_router_choices_are_kept_from_the_fast_form_and_leave_the_bits(published, monkeypatch) -> None:  # noqa: F811
+    model, prompt = fast(published), [1, 2, 3]
+    kept = ["blocks.*.experts.choice", "blocks.*.experts.weight", "blocks.*.attention.out"]
+    silent = lab.generate(model, prompt, max_tokens=9, keep="logits").trace
+    with counted(monkeypatch) as calls:
+        watched = lab.generate(model, prompt, max_tokens=9, keep=[*kept, "logits"]).trace
+    assert calls == {"attention": 3, "experts": 3}
+    assert torch.equal(silent["logits"], watched["logits"]) and torch.equal(silent.tokens, watched.tokens)
+    exact = load(published, dtype=torch.float32)
+    right = lab.watch(exact, watched.tokens, keep="*")
+    for name in watched:
+        if name.endswith("choice"):
+            assert torch.equal(watched[name], right[name])
+        elif name != "logits":
+            assert off(watched[name], right[name].double()) < NEAR
+
+
+def test_what_lies_within_is_made_by_the_model_itself_and_by_no_other_layer(published, monkeypatch) -> None:  # noqa: F811
+    model = fast(published)
+    for name, room in {"attention.q_rotated": "attention", "experts.each": "experts"}.items():
+        cache = Cache(model.config, 5)
+        with torch.no_grad():
+            model(torch.tensor([[5, 6]]), cache=cache)
+            recorder = Recorder([f"blocks.1.{name}"])
+            with counted(monkeypatch) as calls:
+                model(torch.tensor([[7]]), cache=cache, tap=recorder)
+        assert calls == {"attention": 0, "experts": 0} | {room: 1} and len(recorder.kept) == 1
+
+
+class Plain:
+    """A tap of somebody's own, which says that it wants nothing, and looks all the same."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        self.seen.append(name)
+        return value
+
+    def wants(self, name: str) -> bool:
+        return False
+
+    def within(self, room: str) -> Plain:
+        return self
+
+    def at(self, positions: Any = None, keys: Any = None) -> Plain:
+        return self
+
+
+@pytest.mark.parametrize("why", [
+    "two tokens", "two rows", "no cache", "gradients", "edits", "own tap", "bf16 cache",
+])  # fmt: skip
+def test_the_models_own_form_answers_where_the_kernels_cannot(published, why, monkeypatch) -> None:  # noqa: F811
+    model, exact = fast(published), load(published, dtype=torch.float32)
+    tokens = {"two tokens": [[1, 2]], "two rows": [[1], [2]]}.get(why, [[1]])
+    edits = {"blocks.0.residual": [lambda value, here: value + 0 * here["attention.q"].sum()]}
+    taps = {"edits": Recorder(edits=edits), "own tap": Plain()}
+    dtype = torch.bfloat16 if why == "bf16 cache" else torch.float32
+
+    def run(one: Transformer) -> torch.Tensor:
+        cache = None if why == "no cache" else Cache(one.config, 4, batch=len(tokens), dtype=dtype)
+        embedded = one.embed(torch.tensor(tokens)).detach().requires_grad_(why == "gradients")
+        positions = torch.arange(len(tokens[0])).expand(len(tokens), -1)
+        with torch.set_grad_enabled(why == "gradients"):
+            tap = taps.get(why, SILENT).within("blocks.0")
+            return one.blocks[0](embedded, positions, cache.layers[0] if cache else None, tap)
+
+    with counted(monkeypatch) as calls:
+        found = run(model)
+    fast_experts = why in ("no cache", "bf16 cache")
+    assert calls == {"attention": 1, "experts": 0 if fast_experts else 1}
+    assert off(found.detach(), run(exact).detach().double()) < 1e-2
+    if why == "gradients":
+        assert found.requires_grad
+    if why == "own tap":
+        assert {"norm", "q", "each"} <= set(taps[why].seen)
+
+
+def test_weights_that_change_are_seen_in_place_or_replaced(published) -> None:  # noqa: F811
+    model = fast(published)
+    _, before = prompted(model, 2)
+    with torch.no_grad():
+        model.blocks[0].attention.o.weight.mul_(-1)
+    _, turned = prompted(model, 2)
+    assert not torch.allclose(before, turned)
+    block = model.blocks[0].attention
+    block.o.weight = torch.nn.Parameter(-block.o.weight.detach())
+    assert torch.equal(prompted(model, 2)[1], before)
+    block.o = Linear(*reversed(block.o.shape), bias=False)
+    with torch.no_grad():
+        block.o.weight.zero_()
+    _, without = prompted(model, 2)
+    assert not torch.allclose(before, without)
+
+
+def test_a_seam_that_somebody_replaces_is_used(published) -> None:  # noqa: F811
+    model = fast(published)
+    _, before = prompted(model, 2)
+    block = model.blocks[1]
+    block.attention.attend = lambda q, *given, **more: torch.zeros_like(q)
+    block.experts.answers = lambda x, choice, tap=SILENT: torch.zeros(*choice.shape, x.shape[-1])
+    _, after = prompted(model, 2)
+    assert not torch.allclose(before, after)
+
+
+def test_another_config_has_steps_of_its_own_or_none(published) -> None:  # noqa: F811
+    model = fast(published)
+    other = model.with_config(window=None)
+    step = vars(other.blocks[0].attention)["forward"]
+    assert isinstance(step, AttentionStep) and step.module is other.blocks[0].attention
+    step = vars(other.blocks[0].experts)["forward"]
+    assert isinstance(step, ExpertsStep) and step.module is other.blocks[0].experts
+    assert "forward" not in vars(model.with_config(dropout=0.1).blocks[0].attention)
+
+
+@pytest.mark.parametrize(("logits", "first"), [
+    ([0, 3, 1, 3, 2, -9, 0], [1, 3, 4]), ([0, math.nan, 5, 1, 0, 0, 0], [1, 2, 3]),
+    ([-math.inf] * 6 + [0], [6, 0, 1]), ([0] * 7, [0, 1, 2]),
+])  # fmt: skip
+def test_of_equal_logits_the_first_is_chosen_and_nan_before_all(published, logits, first) -> None:  # noqa: F811
+    import numpy as np
+
+    form = vars(fast(published).blocks[0].experts)["forward"].form
+    made = [np.zeros((1, 16), np.float32), np.zeros((1, 7), np.float32), np.zeros((1, 3), np.int64),
+            np.zeros((1, 3), np.float32)]  # fmt: skip
+    bias = torch.tensor(logits, dtype=torch.bfloat16).view(torch.uint16).numpy()
+    nothing = np.zeros((7, 16), np.uint16)
+    form.run(form.single.route_one, np.ones((1, 16), np.float32), nothing[0], 1e-5, nothing, bias, *made)
+    assert made[2].tolist() == [first]
+    chosen = torch.tensor(logits, dtype=torch.float32)[first]
+    assert torch.allclose(torch.from_numpy(made[3][0]), chosen.softmax(-1), atol=1e-6, equal_nan=True)
+
+
+def test_copies_and_pickles_keep_what_they_need(published) -> None:  # noqa: F811
+    import copy
+    import pickle
+
+    model = fast(published)
+    _, before = prompted(model, 2)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert vars(other.blocks[0].attention)["forward"].module is other.blocks[0].attention
+        with torch.no_grad():
+            other.blocks[0].attention.o.weight.zero_()
+        assert not torch.allclose(prompted(other, 2)[1], before)
+    assert torch.equal(prompted(model, 2)[1], before)
