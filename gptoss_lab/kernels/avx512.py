@@ -259,7 +259,7 @@ def experts(
     """
     (height, n), (width, m) = scales.shape[1:], down_scales.shape[1:]
     q, less = np.empty((len(x), n, 2 * BLOCK), np.int8), np.empty((len(x), n), np.int32)
-    step, act = np.empty((len(x), n), np.float32), np.empty((len(source), m * BLOCK), np.float32)
+    step, hidden = np.empty((len(x), n), np.float32), np.empty((2, len(source), m * BLOCK), np.float32)
     for row in prange(len(x)):
         quantize(x[row], q[row], less[row], step[row])
     limit, alpha = np.float32(limit), np.float32(alpha)
@@ -270,14 +270,16 @@ def experts(
                 row = chunk * ROWS
                 total = sixteen(blocks[expert], scales[expert], q, less, step, source, row, first, count)
                 for vector in range(count):
-                    for r in range(0, min(ROWS, height - row), 2):
-                        gate = total[vector, r] + wide(bias[expert, row + r])
-                        up = total[vector, r + 1] + wide(bias[expert, row + r + 1])
-                        act[first + vector, (row + r) // 2] = clamped_swiglu(gate, up, limit, alpha)
-    q2, less2 = np.empty((len(act), m, 2 * BLOCK), np.int8), np.empty((len(act), m), np.int32)
-    step2, own = np.empty((len(act), m), np.float32), np.arange(len(act))
-    for row in prange(len(act)):
-        quantize(act[row], q2[row], less2[row], step2[row])
+                    for r in range(min(ROWS, height - row)):
+                        here = total[vector, r] + wide(bias[expert, row + r])
+                        hidden[r % 2, first + vector, (row + r) // 2] = here
+    q2, less2 = np.empty((len(source), m, 2 * BLOCK), np.int8), np.empty((len(source), m), np.int32)
+    step2, own = np.empty((len(source), m), np.float32), np.arange(len(source))
+    for row in prange(len(source)):
+        gates, ups = hidden[0, row], hidden[1, row]
+        for i in range(m * BLOCK):
+            gates[i] = clamped_swiglu(gates[i], ups[i], limit, alpha)
+        quantize(gates, q2[row], less2[row], step2[row])
     chunks2 = (width + ROWS - 1) // ROWS
     for part in prange(parts):
         for expert, first, count in jobs:

@@ -1,7 +1,8 @@
-"""Attention of a few queries over many keys, as decoding asks: keys and values are read once, as they lie.
+"""Attention in one call, for one query or many: keys and values are read as they lie, and no scores are kept.
 
-Eight query heads that share a key/value head go together. Vectors of 16 float32 are written out in LLVM's
-language, which splits them where a processor has shorter ones, so that this runs everywhere.
+Eight rows that share a key/value head go together: the query heads of a token, then those of the next.
+Vectors of 16 float32 are written out in LLVM's language, which splits them where a processor has shorter
+ones, so that this runs everywhere.
 
 numba keeps what it compiles until this file changes, and looks at no other: touch it when `emit` or `plain`
 changes.
@@ -165,40 +166,84 @@ def weigh(typing: Any, scores: Any, pairs: Any, sink: Any, total: Any) -> Any:
     return types.void(scores, pairs, sink, total), emit
 
 
+@compiled()
+def span(seen: Any) -> tuple[int, int]:
+    """The first key that is seen, and one past the last; 0 and 0 where none is."""
+    low, high = 0, len(seen)
+    while low < high and not seen[low]:
+        low += 1
+    while high > low and not seen[high - 1]:
+        high -= 1
+    return (low, high) if low < high else (0, 0)
+
+
+@compiled()
+def hide(scores: Any, seen: Any, shared: int, start: int, low: int) -> None:
+    """Where a row's query does not see a key, its score becomes −infinity.
+
+    scores: keys 8, from the key `low` on, of the rows from `start` on, `shared` to a token; seen: T S.
+    """
+    nothing, row, keys = np.float32(-math.inf), 0, len(scores)
+    while row < HEADS:
+        token = (start + row) // shared
+        end = min(HEADS, (token + 1) * shared - start)
+        if token < len(seen):
+            mine, count = seen[token, low : low + keys], 0
+            one, other = span(mine)
+            for key in range(one, other):
+                count += mine[key]
+            gaps = count < other - one
+            for key in range(keys if gaps else one):
+                if not mine[key]:
+                    for r in range(row, end):
+                        scores[key, r] = nothing
+            for key in range(keys if gaps else other, keys):
+                for r in range(row, end):
+                    scores[key, r] = nothing
+        row = end
+
+
 @compiled(parallel=True)
 def attend(q: Any, k: Any, v: Any, seen: Any, sinks: Any, out: Any) -> None:
     """As `model.attention.attend`. C is a multiple of 16.
 
     q: B T H C; k, v: B S G C, the C of a head lying together; seen: B T S; sinks: B H T, or of length 0;
-    out: B T H C.
+    out: B T H C. Keys that none of eight rows sees, at either end, are left out.
     """
     batch, tokens, heads, width = q.shape
-    keys, groups = k.shape[1:3]
+    groups = k.shape[2]
     shared = heads // groups
     scale, nothing = np.float32(1 / math.sqrt(width)), np.float32(-math.inf)
-    eights, pairs = (shared + HEADS - 1) // HEADS, (keys + 1) // 2
-    for job in prange(batch * tokens * groups * eights):
-        b, t = job // (tokens * groups * eights), job // (groups * eights) % tokens
-        g, first = job // eights % groups, job % eights * HEADS
+    eights = (tokens * shared + HEADS - 1) // HEADS  # rows of a group: the heads of a token, then the next's
+    for job in prange(batch * groups * eights):
+        b, g, start = job // (groups * eights), job // eights % groups, job % eights * HEADS
+        count = min(HEADS, tokens * shared - start)
         mine, sink = np.empty((HEADS, width), np.float32), np.full(HEADS, nothing)
+        token, first, last = np.empty(HEADS, np.int64), start // shared, (start + count - 1) // shared
         for r in range(HEADS):
-            head = g * shared + min(first + r, shared - 1)
+            row = start + min(r, count - 1)
+            token[r], head = row // shared, g * shared + row % shared
             for c in range(width):
-                mine[r, c] = q[b, t, head, c] * scale
+                mine[r, c] = q[b, token[r], head, c] * scale
             if len(sinks):
-                sink[r] = sinks[b, head, t]
-        scores, mixed = np.empty((2 * pairs, HEADS), np.float32), np.empty((HEADS, width), np.float32)
-        for key in range(0, keys, 2):
-            match(mine, k[b, 0, g], key, k.strides[1] // 4, keys, scores)
-        scores[keys:] = nothing
-        for key in range(keys):
-            if not seen[b, t, key]:
-                scores[key] = nothing
-        total = np.empty(HEADS, np.float32)
-        weigh(scores, pairs, sink, total)
-        for channel in range(0, width, LANES):
-            mix(scores, v[b, 0, g], channel, v.strides[1] // 4, keys, mixed)
-        for r in range(min(HEADS, shared - first)):
+                sink[r] = sinks[b, head, token[r]]
+        low, high = span(seen[b, first])
+        for t in range(first + 1, last + 1):
+            one, other = span(seen[b, t])
+            if one < other:
+                low, high = (min(low, one), max(high, other)) if low < high else (one, other)
+        keys, pairs = high - low, (high - low + 1) // 2
+        scores, mixed = np.empty((2 * pairs, HEADS), np.float32), np.zeros((HEADS, width), np.float32)
+        total = np.zeros(HEADS, np.float32)
+        if keys:
+            for key in range(0, keys, 2):
+                match(mine, k[b, low, g], key, k.strides[1] // 4, keys, scores)
+            scores[keys:] = nothing
+            hide(scores[:keys], seen[b], shared, start, low)
+            weigh(scores, pairs, sink, total)
+            for channel in range(0, width, LANES):
+                mix(scores, v[b, low, g], channel, v.strides[1] // 4, keys, mixed)
+        for r in range(count):
             for c in range(width):
                 share = mixed[r, c] / total[r] if total[r] != 0 else np.float32(0)
-                out[b, t, g * shared + first + r, c] = share
+                out[b, token[r], g * shared + (start + r) % shared, c] = share

@@ -79,7 +79,7 @@ class TorchForm:
 class NumbaForm(TorchForm):
     """Compiled loops, in plain numba or with AVX2 or AVX-512."""
 
-    few_packed, few_dense, few_queries, together = 16, 4, 4, 4
+    few_packed, few_dense, few_queries, together = 16, 4, sys.maxsize, 4
 
     def __init__(self, name: str) -> None:
         import numba
