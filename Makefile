@@ -51,7 +51,7 @@ performance: $(STAMP)
 	    "layout, the real one or one by benchmarks/random_checkpoint.py; FOLDER.gguf is written beside it" >&2; exit 1; }
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 	@mkdir -p $(PERFORMANCE)
-	$(BIN)/gptoss-lab bench mini-oss --whole --beside transformers --beside transformers-loop \
+	$(BIN)/gptoss-lab bench mini-oss --kernels fast --whole --beside transformers --beside transformers-loop \
 	    --out $(PERFORMANCE)/mini-oss.json $(BENCHARGS)
 	$(BIN)/gptoss-lab bench $(CHECKPOINT) --whole --beside llama.cpp --beside llama.cpp-mapped \
 	    --gguf $(CHECKPOINT).gguf --out $(PERFORMANCE)/gpt-oss-20b.json $(BENCHARGS)

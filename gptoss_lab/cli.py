@@ -219,6 +219,9 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--rounds", type=int, metavar="N", help="turns of all sides (1; 5 beside others)")
     bench.add_argument("--device", default="cpu", metavar="D", help="cpu (the default), cuda, mps")
     bench.add_argument("--threads", type=int, metavar="N", help="processor threads (all cores)")
+    bench.add_argument(
+        "--kernels", choices=("exact", "fast"), help="ours: as load(kernels=…); fast keeps weights as stored"
+    )
     bench.add_argument("--out", type=Path, metavar="FILE", help="JSON, which the same command goes on with")
     bench.add_argument("--minutes", type=float, metavar="M", help="begin no further part after M minutes")
     bench.add_argument("--fresh", action="store_true", help="start again, whatever --out holds")

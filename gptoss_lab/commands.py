@@ -224,8 +224,9 @@ def run_bench(args: argparse.Namespace) -> int:
     if args.minutes is not None and args.out is None:
         raise ValueError("--minutes stops early and goes on later: name a file for the results with --out")
     asked = asked_for(
-        args.model, args.beside, args.limit, args.whole, args.rounds, args.gguf, args.device, args.threads
-    )
+        args.model, args.beside, args.limit, args.whole, args.rounds, args.gguf, args.device, args.threads,
+        args.kernels,
+    )  # fmt: skip
     command = ["gptoss-lab", *sys.argv[1:]]
     found = bench(asked, args.out, command, args.minutes, args.fresh, args.plan)
     return int(bool(found["left"]) and not args.plan)

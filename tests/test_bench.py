@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from toy_checkpoints import model_of
 from toys import one_thread  # noqa: F401
 
@@ -196,7 +197,27 @@ def test_accuracy_compares_fast_kernels_with_exact_ones(folder) -> None:
     side = Ours(setup("ours", folder))
     found = side.accuracy(40)
     assert found["positions"] == 40 and found["choices"] == 40 * SMALL.n_layers * SMALL.experts_per_token
+    assert found["texts"] == 2
     assert 0 < found["worst agreed"] < 1e-3 and found["flipped"] < 0.05
+
+
+def test_accuracy_leaves_out_what_comes_after_another_choice_in_the_same_text(folder, monkeypatch) -> None:
+    exact, choice = torch.ones(2, 16, 4), torch.tensor([0, 1]).expand(2, 16, 2)
+    fast, other = exact.clone(), choice.clone()
+    other[0, 5] = torch.tensor([0, 2])
+    fast[0, 5], fast[0, 9], fast[0, 4], fast[1, 9] = 3.0, 2.0, 1.001, 1.002
+    made = {"fast": (fast, [choice, other]), "exact": (exact, [choice, choice.flip(-1)])}
+    monkeypatch.setattr(Ours, "routed", lambda self, kernels, ids: made[kernels])
+    found = Ours(setup("ours", folder)).accuracy(32)
+    assert found["agreed"] == 5 + 16 and found["flipped"] == 1 / 128
+    assert found["worst agreed"] == pytest.approx(2e-3, rel=1e-3) and found["worst"] == pytest.approx(2.0)
+
+
+def test_ours_takes_the_kernels_that_were_asked_for() -> None:
+    for kernels, said in ((None, "exact"), ("exact", "exact"), ("fast", "fast")):
+        side = Ours(setup("ours", "mini-oss", kernels=kernels))
+        side.load()
+        assert said in side.about()["arithmetic"]
 
 
 def test_a_gguf_holds_every_weight_to_the_bit(folder, tmp_path) -> None:

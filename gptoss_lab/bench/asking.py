@@ -32,6 +32,7 @@ def asked_for(
     gguf: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    kernels: str | None = None,
     say: Callable[[str], object] = print,
 ) -> Asked:
     """What to measure; ValueError for options that cannot be.
@@ -45,7 +46,7 @@ def asked_for(
     asked = Asked(
         model, config, tuple(opened.shards.paths), tuple(dict.fromkeys(beside)), gguf, tuple(limits),
         5 if whole or beside else 1, device=str(on),
-        threads=torch.get_num_threads() if threads is None else threads,
+        threads=torch.get_num_threads() if threads is None else threads, kernels=kernels,
     )  # fmt: skip
     room = config.context - 1
     if room < PROMPT + TOKENS:
@@ -58,7 +59,7 @@ def asked_for(
         asked = replace(
             asked, limits=asked.limits or (LIMITS if large and on.type == "cpu" else ()),
             long_prompts=(2048,) if room > 2048 else (),
-            context=min(4096, (room - 100) // 512 * 512), accuracy=32 if on.type == "cpu" else 0,
+            context=min(4096, (room - 100) // 512 * 512), accuracy=64 if on.type == "cpu" else 0,
         )  # fmt: skip
     asked = replace(asked, rounds=asked.rounds if rounds is None else rounds)
     check(asked)

@@ -21,6 +21,7 @@ from ..weights.plans import arithmetic, cache_dtype
 from .side import Stamped, prompt_of, stamped
 
 PAGE = 4096
+LINE = 16  # tokens of a text over which kernels are compared
 TURNS = 5  # comparisons of a long context with a short one, in turn
 
 
@@ -34,7 +35,9 @@ class Ours:
 
     def load(self) -> None:
         """Load it, and let nothing end a text early."""
-        self.model = load(self.setup["model"], device=self.setup["device"])
+        kernels = self.setup.get("kernels")
+        dtype = "stored" if kernels == "fast" else None
+        self.model = load(self.setup["model"], device=self.setup["device"], dtype=dtype, kernels=kernels)
         self.model.config = self.model.config.with_changes(stop_ids=())
 
     def files(self) -> list[Path]:
@@ -100,36 +103,40 @@ class Ours:
             yield chosen
             chosen = int(logits.send(chosen).argmax())
 
-    def accuracy(self, prompt: int) -> dict[str, Any]:
-        """Logits of fast kernels against exact ones on the same weights, over a prompt of made-up ids.
+    def accuracy(self, tokens: int) -> dict[str, Any]:
+        """Logits of fast kernels against exact ones on the same weights, over texts of made-up ids.
 
-        `error`: |fast − exact| / |exact| of a position's logits; over the positions at which all layers chose
-        the same experts, and over all. `flipped`: the share of choices that differ.
+        `error`: |fast − exact| / |exact| of a position's logits: over the positions at which, and before
+        which, all layers chose the same experts (what one expert said to an earlier token is seen by all
+        later ones); and over all. `flipped`: the share of choices that differ.
         """
-        ids = torch.tensor([prompt_of(prompt, self.setup["vocabulary"])])
+        rows = max(1, tokens // LINE)
+        ids = torch.tensor([prompt_of(tokens // rows * rows, self.setup["vocabulary"])]).view(rows, -1)
         found = [self.routed(kernels, ids) for kernels in ("fast", "exact")]
         (fast, chosen), (exact, other) = found
-        error = (fast - exact).norm(dim=-1) / exact.norm(dim=-1)  # T
-        agreed = torch.ones(prompt, dtype=torch.bool)
+        error = (fast - exact).norm(dim=-1) / exact.norm(dim=-1)  # B T
+        agreed = torch.ones(ids.shape, dtype=torch.bool)
         flips = total = 0
         for ours, theirs in zip(chosen, other):
-            shared = (ours[..., :, None] == theirs[..., None, :]).any(-1)  # T K
+            shared = (ours[..., :, None] == theirs[..., None, :]).any(-1)  # B T K
             agreed &= shared.all(-1)
             flips, total = flips + int((~shared).sum()), total + shared.numel()
+        agreed = agreed.long().cumprod(-1).bool()
         same = error[agreed].tolist()
         return {
-            "positions": prompt, "agreed": int(agreed.sum()), "worst agreed": max(same, default=None),
+            "positions": ids.numel(), "texts": rows, "agreed": int(agreed.sum()),
+            "worst agreed": max(same, default=None),
             "median agreed": statistics.median(same) if same else None, "worst": float(error.max()),
             "choices": total, "flipped": flips / max(total, 1),
             "same likeliest": int((fast.argmax(-1) == exact.argmax(-1)).sum()),
         }  # fmt: skip
 
     def routed(self, kernels: str, ids: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Logits T V and the choices of each layer, T K."""
+        """Logits B T V and the choices of each layer, B T K."""
         model = load(self.setup["model"], dtype="stored", kernels=kernels)
         layers = range(model.config.n_layers if model.config.n_experts else 0)
         names = [f"blocks.{n}.experts.choice" for n in layers]
         tap = Recorder(names)
         with torch.no_grad(), force_eager():
-            logits = model(ids, tap=tap)[0]
-        return logits, [tap.kept[name][0] for name in names]
+            logits = model(ids, tap=tap)
+        return logits, [tap.kept[name] for name in names]

@@ -97,8 +97,10 @@ last rows tell what a laptop does that holds more than us.
 
 {mini_compared}
 
-The same folder. transformers unpacks it to float32, as ours does at this size. “transformers” is its
-`generate`; “transformers-loop” is the barest loop around its forward pass. Ours is `generate`.
+The same folder. transformers unpacks it to float32; ours is `load("mini-oss", dtype="stored",
+kernels="fast")`, which multiplies weights as they are stored. (Without these two words ours unpacks it as
+well, and sums as torch does: the exact arithmetic, several times slower.) “transformers” is its `generate`;
+“transformers-loop” is the barest loop around its forward pass. Ours is `generate`.
 
 {mini_first}
 

@@ -46,6 +46,7 @@ class Asked:
     accuracy: int = 0
     device: str = "cpu"
     threads: int = 1
+    kernels: str | None = None
 
     @property
     def limit(self) -> float | None:
@@ -63,7 +64,7 @@ class Asked:
         return {
             "kind": kind, "model": self.model, "gguf": str(self.gguf), "device": self.device,
             "threads": self.threads, "vocabulary": self.config.vocab_used or self.config.vocab_size,
-            "context": longest,
+            "context": longest, "kernels": self.kernels,
         }  # fmt: skip
 
     def weights(self, kind: str) -> list[Path]:
@@ -202,7 +203,7 @@ def long_context(asked: Asked) -> dict[str, Any]:
 
 def accuracy(asked: Asked) -> dict[str, Any]:
     """Ours: fast kernels against exact ones."""
-    return ours_alone(asked, "accuracy", prompt=asked.accuracy)
+    return ours_alone(asked, "accuracy", tokens=asked.accuracy)
 
 
 def ours_alone(asked: Asked, do: str, **details: Any) -> dict[str, Any]:

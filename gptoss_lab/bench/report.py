@@ -211,10 +211,11 @@ def of_accuracy(found: Found) -> str:
         return str(apart["ended"])
     worst = "–" if apart["worst agreed"] is None else f"{apart['worst agreed']:.1e}"
     return (
-        f"Logits of the fast kernels against the exact ones, over a prompt of {apart['positions']}: at the "
-        f"{apart['agreed']} positions where all layers chose the same experts the relative error is at most "
-        f"{worst}; at any, {apart['worst']:.1e}. Of {apart['choices']:,} choices {apart['flipped']:.2%} "
-        f"differ. The likeliest token is the same at {apart['same likeliest']} positions."
+        f"Logits of the fast kernels against the exact ones, over {apart.get('texts', 1)} texts, "
+        f"{apart['positions']} tokens in all. At the {apart['agreed']} positions at which, and before which, "
+        f"all layers chose the same experts the relative error is at most {worst}; at any, "
+        f"{apart['worst']:.1e}. Of {apart['choices']:,} choices {apart['flipped']:.2%} differ. The likeliest "
+        f"token is the same at {apart['same likeliest']} positions."
     )
 
 

@@ -57,7 +57,7 @@ def question(asked: Asked, command: list[str]) -> dict[str, Any]:
             "sides": list(asked.sides), "limits": list(asked.limits), "rounds": asked.rounds,
             "prompts": list(asked.prompts), "long prompts": list(asked.long_prompts),
             "context": asked.context, "accuracy": asked.accuracy,
-            "device": asked.device, "threads": asked.threads,
+            "device": asked.device, "threads": asked.threads, "kernels": asked.kernels,
         },
         "machine": machine_kind(torch.device(asked.device)),
         "versions": versions(),

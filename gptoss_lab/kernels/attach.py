@@ -26,10 +26,13 @@ def quicken(model: nn.Module, chosen: TorchForm | None = None) -> None:
                 setattr(part, name, FastLinear(child.weight, child.bias, chosen))
             elif type(child) is PackedStack:
                 setattr(part, name, FastStack(child.blocks, child.scales, child.bias, chosen))
+        compiled = chosen if isinstance(chosen, NumbaForm) else None
         if isinstance(part, Attention):
             part.project, part.attend = Project(part), Attend(chosen)  # type: ignore[method-assign]
-        elif isinstance(part, Experts) and fits(part):
-            part.answers = Answers(part)  # type: ignore[method-assign]
-        step = AttentionStep if isinstance(part, Attention) else ExpertsStep
-        if isinstance(part, Attention | Experts) and isinstance(chosen, NumbaForm) and step.fits(part):
-            part.forward = step(part, chosen)  # type: ignore[method-assign]
+            if compiled and AttentionStep.fits(part):
+                part.forward = AttentionStep(part, compiled)  # type: ignore[method-assign]
+        elif isinstance(part, Experts):
+            if fits(part):
+                part.answers = Answers(part)  # type: ignore[method-assign]
+            if compiled and ExpertsStep.fits(part):
+                part.forward = ExpertsStep(part, compiled)  # type: ignore[method-assign]

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..model.transformer import Transformer
 from .experts import RoundedStack
 from .forms import attach
+from .muon import Muon
 from .recipes import Recipe
 
 
@@ -113,21 +114,34 @@ def in_phase(model: Transformer, recipe: Recipe, phase: int) -> Transformer:
 
 
 def optimizer_for(model: Transformer, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over every weight; matrices decay, vectors (norms, biases, sinks) do not."""
+    """The recipe's optimizer over every weight; matrices decay, vectors (norms, biases, sinks) do not. Muon
+    takes the matrices inside the blocks; routers, of few rows, and embeddings stay AdamW's."""
     named = list(model.named_parameters())
-    matrices = [weight for name, weight in named if weight.ndim > 1 and not name.endswith("bias")]
     vectors = [weight for name, weight in named if weight.ndim == 1 or name.endswith("bias")]
-    groups = [{"params": matrices, "weight_decay": recipe.decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.peak, betas=recipe.betas, eps=1e-8, fused=True)
+    matrices = [(name, weight) for name, weight in named if weight.ndim > 1 and not name.endswith("bias")]
+    settings: dict[str, Any] = {"lr": recipe.peak, "betas": recipe.betas, "eps": 1e-8, "fused": True}
+    still = {"params": vectors, "weight_decay": 0.0}
+    if recipe.optimizer == "adamw":
+        decaying = {"params": [weight for _, weight in matrices], "weight_decay": recipe.decay}
+        return torch.optim.AdamW([decaying, still], **settings)
+
+    def apart(name: str) -> int:
+        if not name.startswith("blocks.") or ".router." in name:
+            return 0
+        return 2 if ".gate_up." in name and recipe.config.gated else 1
+
+    groups = [{"params": [weight for name, weight in matrices if apart(name) == n],
+               "weight_decay": recipe.decay, "apart": n} for n in range(3)]  # fmt: skip
+    return Muon([*(group for group in groups if group["params"]), still], **settings)
 
 
 @torch.no_grad()
 def settle(optimizer: torch.optim.Optimizer, least: float = 1e-30) -> None:
-    """Set AdamW's averages below `least` to zero: those of rows that no token uses fade to denormals, and a
-    step over denormals is many times slower. (`torch.set_flush_denormal` would do as well, but it stays with
-    the process: afterwards MXFP4's smallest values, say, would read as zeros.)"""
+    """Set an optimizer's averages below `least` to zero: those of rows that no token uses fade to denormals,
+    and a step over denormals is many times slower. (`torch.set_flush_denormal` would do as well, but it stays
+    with the process: afterwards MXFP4's smallest values, say, would read as zeros.)"""
     for state in optimizer.state.values():
-        for kind in ("exp_avg", "exp_avg_sq"):
+        for kind in state.keys() - {"step"}:
             state[kind].masked_fill_(state[kind].abs() < least, 0.0)
 
 

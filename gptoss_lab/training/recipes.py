@@ -30,14 +30,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: AdamW (arXiv 1711.05101), the learning rate rising over `warmup` steps to
-    `peak`, then falling in a straight line to zero.
+    """How a model is trained: AdamW (arXiv 1711.05101), or Muon for the matrices inside the blocks and AdamW
+    for the rest; the learning rate rising over `warmup` steps to `peak`, then falling in a straight line to
+    zero.
 
     `decay` is the weight decay of matrices alone; `clip` the longest gradient; `balance` the weight of the
     loss that spreads tokens over the experts; `minutes` the length of a run where none is asked for.
     `products`, float32 or bfloat16: what matrices and what they are multiplied with are rounded to; weights,
-    their averages, norms, softmaxes and logits are float32 in either case. ValueError where the shares of the
-    phases are not 1 in all, or for other products.
+    their averages, norms, softmaxes and logits are float32 in either case. `optimizer`: adamw or muon.
+    ValueError where the shares of the phases are not 1 in all, for other products, or another optimizer.
     """
 
     config: Config
@@ -51,12 +52,15 @@ class Recipe:
     minutes: float = 30.0
     encoding: str = "mini"
     products: str = "float32"
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         total = sum(phase.share for phase in self.phases)
         require(abs(total - 1) < 1e-9, f"{self.config.name}'s phases have shares of {total:g} in all, not 1")
         require(self.products in ("float32", "bfloat16"),
                 f"{self.config.name}: products={self.products!r}; expected float32 or bfloat16")  # fmt: skip
+        require(self.optimizer in ("adamw", "muon"),
+                f"{self.config.name}: optimizer={self.optimizer!r}; expected adamw or muon")  # fmt: skip
 
     @property
     def arithmetic(self) -> torch.dtype:
@@ -109,8 +113,8 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(MINI_OSS, (Phase(0.88, 256, 8), Phase(0.12, 1024, 2, yarn=True, rounded=True)), peak=4e-3,
-               products="bfloat16"),
-        Recipe(MINI_GPT2, (Phase(1.0, 256, 8),), peak=3e-3, products="bfloat16"),
+               products="bfloat16", optimizer="muon"),
+        Recipe(MINI_GPT2, (Phase(1.0, 256, 8),), peak=3e-3, products="bfloat16", optimizer="muon"),
     )
 }  # fmt: skip
 

@@ -1,8 +1,8 @@
 """What a training run leaves on disk: one checkpoint that holds everything, and a log that people can read.
 
-`checkpoint.safetensors` holds the weights, AdamW's averages and, as JSON in its header, the recipe, the
-seed, how far the run has come and every loss so far. It is written beside the old one and renamed over it,
-so that there is always one whole checkpoint. `log.json` is the same story without the tensors.
+`checkpoint.safetensors` holds the weights, the optimizer's averages and, as JSON in its header, the recipe,
+the seed, how far the run has come and every loss so far. It is written beside the old one and renamed over
+it, so that there is always one whole checkpoint. `log.json` is the same story without the tensors.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..files import whole
 from .recipes import Phase, Recipe
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.json"
+KINDS = ("step", "exp_avg", "exp_avg_sq", "momentum")  # of an optimizer's state, a tensor each
 
 
 @dataclass
@@ -73,7 +74,8 @@ def machine() -> dict[str, Any]:
 
 
 def averages(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """AdamW's state by name: `adam.exp_avg.<weight>`, `adam.exp_avg_sq.<weight>`, `adam.step.<weight>`."""
+    """The optimizer's state by name: `adam.exp_avg.<weight>`, `adam.exp_avg_sq.<weight>` and
+    `adam.step.<weight>`; `adam.momentum.<weight>` where Muon steps it."""
     for name, weight in model.named_parameters():
         for kind, value in optimizer.state.get(weight, {}).items():
             yield f"adam.{kind}.{name}", value
@@ -105,8 +107,8 @@ def read_run(folder: Path) -> Run | None:
 
 
 def read_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Run:
-    """Fill `model`, and AdamW's averages, from `folder`. ValueError where no checkpoint is there, or of
-    another model."""
+    """Fill `model`, and the optimizer's averages, from `folder`. ValueError where no checkpoint is there, or
+    of another model."""
     run = read_run(folder)
     if run is None:
         raise ValueError(f"{folder} holds no {CHECKPOINT}; train there first")
@@ -117,7 +119,7 @@ def read_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
                 raise ValueError(f"{folder / CHECKPOINT} lacks {name}: it is of another model")
             weight.copy_(opened.get_tensor(f"model.{name}"))
             if optimizer is not None and run.done:
-                kinds = ("step", "exp_avg", "exp_avg_sq")
+                kinds = [kind for kind in KINDS if f"adam.{kind}.{name}" in names]
                 kept = {kind: opened.get_tensor(f"adam.{kind}.{name}").to(weight.device) for kind in kinds}
                 optimizer.state[weight] = kept
     return run
