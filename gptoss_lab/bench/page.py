@@ -64,8 +64,9 @@ is the memory group's, pages of files included.
 llama.cpp reads a GGUF file written from the same checkpoint, every weight as it is: experts in MXFP4, the
 rest in bfloat16. “llama.cpp” is as it comes: it repacks the experts when it starts, in memory of its own.
 “llama.cpp-mapped” leaves them in the file; it runs in the first round. Before it multiplies, llama.cpp
-rounds activations to 8 bits (MXFP4) or to bfloat16; ours are rounded to int16 before MXFP4, and not before
-bfloat16. On small random models both answer alike to a hundredth (`tests/test_bench.py`).
+rounds activations to 8 bits (MXFP4) or to bfloat16; ours are rounded to 22 bits before MXFP4 (16 where there
+is AVX2 alone), and not before bfloat16. On small random models both answer alike to a hundredth
+(`tests/test_bench.py`).
 
 ### The first token
 

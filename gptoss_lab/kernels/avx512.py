@@ -2,14 +2,14 @@
 
 A block of sixteen rows is sixteen times 16 bytes. Turned by 4 bytes it is four vectors whose lane r holds
 eight weights of row r; a byte shuffle makes each nibble 12 + 2 · value, a whole number from 0 to 24.
-Activations are rounded to 16 bits with one step a block, and stand as a high and a low byte, q = 256 · high +
-low:
+Activations are rounded to 22 bits with one step a block, and stand as three bytes, q = 65536 · high + 256 ·
+middle + low:
 
-    sums   = Σ (12 + 2 · value) · q − 12 Σ q      16 multiply-adds of 64 bytes: 512 products, exactly
+    sums   = Σ (12 + 2 · value) · q − 12 Σ q      24 multiply-adds of 64 bytes: 512 products, exactly
     total += sums · step · 2^(s − 126)            lane by lane: each row has its own scale s
 
-2^(s − 126) is twice the scale, so `step` carries ¼. No whole number is beyond 32 · 24 · 32639 < 2³¹. Rounding
-is the only error that counts: an activation is off by at most 1/65278 of the largest in its block.
+2^(s − 126) is twice the scale, so `step` carries ¼. No whole number is beyond 32 · 24 · 2²¹ < 2³¹. An
+activation is off by at most 2⁻²² of the largest in its block: no more than float32 loses in adding up.
 
 Unpacking is shared by all vectors of a job, so that one kernel serves decoding and long prompts.
 
@@ -31,7 +31,8 @@ from numba.extending import intrinsic
 from .emit import BYTE, FLOAT, WHOLE, arrays, each, named, read, spread
 from .plain import BLOCK, HALF, TWOFOLD, clamped_swiglu, compiled, wide
 
-ROWS, LARGEST = 16, 32639  # rows beside one another; the largest whole number, 256 · 127 + 127
+ROWS, PARTS = 16, 3  # rows beside one another; bytes of a whole number
+LARGEST = 1 << 21  # the largest whole number
 TINY = np.float32(2.0**-100)  # a block whose largest activation is no larger counts as zeros
 SHIFTED = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0]  # nibble → 12 + 2 · value
 
@@ -130,18 +131,18 @@ def add(
             with cgutils.for_range(builder, count, intp=number) as inner:
                 vector = builder.load(builder.gep(source, [plus(first, inner.index)]))
                 here = plus(times(vector, n), block)
-                sums = [
-                    each(WHOLES, 0),
-                    spread(builder, builder.load(builder.gep(less, [here])), WHOLES),
-                ]
-                for part in range(2):
+                offset = spread(builder, builder.load(builder.gep(less, [here])), WHOLES)
+                sums = [each(WHOLES, 0)] * (PARTS - 1) + [offset]
+                for part in range(PARTS):
                     for i, weight in enumerate(weights):
-                        at = plus(times(here, number(64)), number(32 * part + 4 * i))
+                        at = plus(times(here, number(PARTS * BLOCK)), number(BLOCK * part + 4 * i))
                         four = spread(builder, read(builder, q, at, WHOLE), WHOLES)
                         sums[part] = builder.call(
                             multiply_add, [sums[part], weight, builder.bitcast(four, BYTES)]
                         )
-                whole = plus(builder.shl(sums[0], each(WHOLES, 8)), sums[1])
+                whole = sums[0]
+                for lower in sums[1:]:
+                    whole = plus(builder.shl(whole, each(WHOLES, 8)), lower)
                 stepped = builder.fmul(  # before the power, which may be next to subnormal
                     builder.sitofp(whole, FLOATS),
                     spread(builder, builder.load(builder.gep(step, [here])), FLOATS),
@@ -172,11 +173,11 @@ def turn(builder: Any, fours: list[Any]) -> list[Any]:
 
 @compiled()
 def quantize(x: Any, q: Any, less: Any, step: Any) -> None:
-    """Round each block of 32 activations to 16 bits, in steps of its largest / 32639.
+    """Round each block of 32 activations to 22 bits, in steps of its largest / 2²¹.
 
-    x: 32n float32. q: n 64 int8: the high bytes of a block's even neighbours, then of its odd ones; then the
-    low bytes. less: n int32, −12 times their sum. step: n float32, times ¼; NaN where a block holds NaN or
-    infinity.
+    x: 32n float32. q: n 96 int8: the high bytes of a block's even neighbours, then of its odd ones; then the
+    middle bytes; then the low ones. less: n int32, −12 times their sum. step: n float32, times ¼; NaN where a
+    block holds NaN or infinity.
     """
     whole = np.empty(BLOCK, np.int32)
     for block in range(len(step)):
@@ -191,12 +192,12 @@ def quantize(x: Any, q: Any, less: Any, step: Any) -> None:
         for i in range(BLOCK):
             whole[i] = np.int32(np.rint(x[block * BLOCK + i] * times)) if usable else 0
             total += whole[i]
-        for i in range(HALF):
-            for odd in range(2):
-                one = whole[2 * i + odd]
-                high = (one + 128) >> 8
-                q[block, odd * HALF + i] = np.int8(high)
-                q[block, BLOCK + odd * HALF + i] = np.int8(one - (high << 8))
+        for part in range(PARTS - 1, -1, -1):
+            for i in range(HALF):
+                for odd in range(2):
+                    low = np.int8(whole[2 * i + odd])
+                    q[block, part * BLOCK + odd * HALF + i] = low
+                    whole[2 * i + odd] = (whole[2 * i + odd] - low) >> 8
         less[block] = -12 * total
         step[block] = (largest / np.float32(4 * LARGEST) if usable else np.float32(0)) + finite
 
@@ -226,7 +227,7 @@ def multiply_in_parts(blocks: Any, scales: Any, x: Any, jobs: Any, parts: int, o
     parts: how many threads share each job's rows.
     """
     height, n = scales.shape[1:]
-    q, less = np.empty((len(x), n, 2 * BLOCK), np.int8), np.empty((len(x), n), np.int32)
+    q, less = np.empty((len(x), n, PARTS * BLOCK), np.int8), np.empty((len(x), n), np.int32)
     step, source = np.empty((len(x), n), np.float32), np.arange(len(x))
     for row in prange(len(x)):
         quantize(x[row], q[row], less[row], step[row])
@@ -258,7 +259,7 @@ def experts(
     Biases: E O, bfloat16 as their bits.
     """
     (height, n), (width, m) = scales.shape[1:], down_scales.shape[1:]
-    q, less = np.empty((len(x), n, 2 * BLOCK), np.int8), np.empty((len(x), n), np.int32)
+    q, less = np.empty((len(x), n, PARTS * BLOCK), np.int8), np.empty((len(x), n), np.int32)
     step, hidden = np.empty((len(x), n), np.float32), np.empty((2, len(source), m * BLOCK), np.float32)
     for row in prange(len(x)):
         quantize(x[row], q[row], less[row], step[row])
@@ -273,7 +274,7 @@ def experts(
                     for r in range(min(ROWS, height - row)):
                         here = total[vector, r] + wide(bias[expert, row + r])
                         hidden[r % 2, first + vector, (row + r) // 2] = here
-    q2, less2 = np.empty((len(source), m, 2 * BLOCK), np.int8), np.empty((len(source), m), np.int32)
+    q2, less2 = np.empty((len(source), m, PARTS * BLOCK), np.int8), np.empty((len(source), m), np.int32)
     step2, own = np.empty((len(source), m), np.float32), np.arange(len(source))
     for row in prange(len(source)):
         gates, ups = hidden[0, row], hidden[1, row]
