@@ -29,6 +29,7 @@ from gptoss_lab.weights.mxfp4 import PackedStack, unpack
 from gptoss_lab.weights.plans import arithmetic
 
 TOLERANCE = 1e-4  # relative to the whole answer
+FINER = {"avx512": 3e-6, "numba": 3e-6, "torch": 3e-6}  # the forms that lose no more than float32 sums do
 OWN = ("blocks", "scales", "bias")
 ROOT = Path(__file__).parent.parent
 
@@ -94,7 +95,8 @@ SIZES = [(1, 1, 1), (3, 2, 1), (2, 67, 3), (5, 130, 7), (2, 9, 90)]
 def test_packed_rows_times_vectors_are_as_in_float64(any_form, experts, height, blocks, vectors) -> None:
     stack = packed(experts, height, blocks)
     x, index = normal(vectors, 32 * blocks), torch.arange(vectors) * 7 % experts
-    assert off(fast(stack, any_form)(x, index), exactly(stack, x, index)) < TOLERANCE
+    within = FINER.get(any_form.name, TOLERANCE)
+    assert off(fast(stack, any_form)(x, index), exactly(stack, x, index)) < within
     for expert in range(experts):
         ours = fast(stack, any_form)(x, expert)
         assert off(ours, exactly(stack, x, torch.full((vectors,), expert))) < TOLERANCE
