@@ -15,12 +15,13 @@ from test_seams import published  # noqa: F401
 
 import gptoss_lab as lab
 from gptoss_lab.kernels import available, quicken
-from gptoss_lab.kernels.steps import AttentionStep, ExpertsStep
+from gptoss_lab.kernels.steps import AttentionStep, ExpertsStep, TokenStep
 from gptoss_lab.model import Transformer
 from gptoss_lab.model.attention import Attention
 from gptoss_lab.model.cache import Cache
 from gptoss_lab.model.experts import Experts
 from gptoss_lab.model.linear import Linear
+from gptoss_lab.model.transformer import Block
 from gptoss_lab.tap import SILENT, Recorder
 from gptoss_lab.weights import load
 
@@ -228,6 +229,94 @@ def test_of_equal_logits_the_first_is_chosen_and_nan_before_all(published, logit
     assert made[2].tolist() == [first]
     chosen = torch.tensor(logits, dtype=torch.float32)[first]
     assert torch.allclose(torch.from_numpy(made[3][0]), chosen.softmax(-1), atol=1e-6, equal_nan=True)
+
+
+whole = pytest.mark.skipif("avx512" not in available(), reason="needs AVX-512")
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """How many blocks ran by themselves, for every call of the model's own forward."""
+    made: list[int] = []
+    own, block = Transformer.forward, Block.forward
+    monkeypatch.setattr(Transformer, "forward", lambda *a, **k: (made.append(0), own(*a, **k))[1])
+
+    def counting(*given: Any, **more: Any) -> Any:
+        if made:
+            made[-1] += 1
+        return block(*given, **more)
+
+    monkeypatch.setattr(Block, "forward", counting)
+    return made
+
+
+@whole
+def test_a_token_goes_through_all_blocks_in_one_call(published, passes) -> None:  # noqa: F811
+    model, exact = fast(published), load(published, dtype=torch.float32)
+    right = lab.generate(exact, [1, 2, 3], max_tokens=12, keep="*").trace
+    passes.clear()
+    keep = ["embedding", "final_norm", "logits", "blocks.*.experts.choice", "blocks.*.experts.logits",
+            "blocks.1.experts.weight"]  # fmt: skip
+    found = lab.generate(model, [1, 2, 3], max_tokens=12, keep=keep).trace
+    assert passes == [3]  # the prompt
+    assert torch.equal(found.tokens, right.tokens) and len(found) == 3 + 3 + 3 + 1
+    for name in found:
+        assert off(found[name].float(), right[name].double()) < NEAR
+    every = lab.generate(model, [1, 2, 3], max_tokens=12, keep="*").trace
+    assert torch.equal(found["embedding"], every["embedding"])
+
+
+@whole
+@pytest.mark.parametrize(("name", "apart"), [
+    ("blocks.1.attention.q", 3), ("blocks.0.residual", 3), ("blocks.2.experts.each", 3), ("logits", 0),
+])  # fmt: skip
+def test_a_tap_that_looks_into_a_block_has_them_run_one_by_one(published, passes, name, apart) -> None:  # noqa: F811
+    model = fast(published)
+    trace = lab.generate(model, [1, 2, 3], max_tokens=3, keep=name).trace
+    assert passes == [3] + 2 * [apart] * bool(apart) and trace[name].shape[1] == 5 - 2 * (name == "logits")
+
+
+@whole
+@pytest.mark.parametrize("where", [
+    "blocks.1", "blocks.1.attention", "blocks.0.experts", "blocks.2.attention.o", "blocks.0.attention.norm",
+    "blocks.1.experts.router",
+])  # fmt: skip
+def test_hooks_fire_on_every_token(published, where) -> None:  # noqa: F811
+    model, calls = fast(published), []
+    _, before = prompted(model, 4)
+    hook = model.get_submodule(where).register_forward_hook(lambda *given: calls.append(where))
+    _, after = prompted(model, 4)
+    assert len(calls) == 5 and off(after, before.double()) < NEAR
+    hook.remove()
+    assert torch.equal(prompted(model, 4)[1], before) and len(calls) == 5
+
+
+@whole
+def test_the_whole_form_follows_the_config_and_what_a_block_holds(published) -> None:  # noqa: F811
+    model = fast(published)
+    step = vars(model)["forward"]
+    other = model.with_config(experts_per_token=1, window=None)
+    assert isinstance(step, TokenStep) and vars(other)["forward"].model is other
+    assert "forward" not in vars(model.with_config(dropout=0.1))
+    exact = load(published, dtype=torch.float32).with_config(experts_per_token=1, window=None)
+    assert off(prompted(other, 9)[1], prompted(exact, 9)[1].double()) < NEAR
+    with torch.no_grad():
+        before = prompted(model, 2)[1]
+        model.blocks[2].experts.down.bias.add_(1)
+        assert not torch.allclose(prompted(model, 2)[1], before)
+        model.blocks[2].experts.down.bias.sub_(1)
+        assert off(prompted(model, 2)[1], before.double()) < 1e-2
+        shared = model.blocks[0]
+        model.blocks[0] = model.blocks[1]
+        assert not torch.allclose(prompted(model, 2)[1], before)
+        model.blocks[0] = shared
+    with pytest.raises(ValueError, match="tokens reach from 99 to 99"):
+        model(torch.tensor([[99]]), cache=Cache(model.config, 3))
+    with pytest.raises(ValueError, match="exceed the cache's 2"):
+        prompted_into = Cache(model.config, 2)
+        for _ in range(3):
+            model(torch.tensor([[1]]), cache=prompted_into)
+    assert prompted_into.tokens == 2
 
 
 def test_copies_and_pickles_keep_what_they_need(published) -> None:  # noqa: F811

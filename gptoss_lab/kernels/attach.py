@@ -8,11 +8,12 @@ from torch import nn
 from ..model.attention import Attention
 from ..model.experts import Experts
 from ..model.linear import Linear
+from ..model.transformer import Transformer
 from ..weights.mxfp4 import PackedStack
 from .forms import NumbaForm, TorchForm, form
 from .holders import FastLinear, FastStack
 from .seams import Answers, Attend, Project, fits
-from .steps import AttentionStep, ExpertsStep
+from .steps import AttentionStep, ExpertsStep, TokenStep
 
 
 def quicken(model: nn.Module, chosen: TorchForm | None = None) -> None:
@@ -36,3 +37,5 @@ def quicken(model: nn.Module, chosen: TorchForm | None = None) -> None:
                 part.answers = Answers(part)  # type: ignore[method-assign]
             if compiled and ExpertsStep.fits(part):
                 part.forward = ExpertsStep(part, compiled)  # type: ignore[method-assign]
+    if isinstance(model, Transformer) and isinstance(chosen, NumbaForm) and TokenStep.fits(model):
+        model.forward = TokenStep(model, chosen)  # type: ignore[method-assign]

@@ -13,8 +13,8 @@ activation is off by at most 2⁻²² of the largest in its block: no more than 
 
 Unpacking is shared by all vectors of a job, so that one kernel serves decoding and long prompts.
 
-numba keeps what it compiles until this file changes, and looks at no other: touch it when `emit` or `plain`
-changes.
+numba keeps what it compiles until this file changes, and looks at no other: touch it when `emit`, `plain`,
+`single` or `decoding` changes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from numba.extending import intrinsic
 
 from .emit import BYTE, FLOAT, WHOLE, arrays, each, named, read, spread
 from .plain import BLOCK, HALF, TWOFOLD, clamped_swiglu, compiled, wide
+from .single import attend_one, route_one
 
 ROWS, PARTS = 16, 3  # rows beside one another; bytes of a whole number
 LARGEST = 1 << 21  # the largest whole number
@@ -317,3 +318,39 @@ def mixture_of_one(
         for k in range(kept):
             total += weight[0, k] * each[k, i]
         out[0, i] = total
+
+
+@compiled()
+def blocks_of_one(
+    x: Any, positions: Any, attention: Any, frequencies: Any, concentration: float, eps: float, caches: Any,
+    slots: Any, filled: Any, windows: Any, routers: Any, stacks: Any, limit: Any, alpha: Any, parts: int,
+    logits: Any, choice: Any, weight: Any,
+) -> None:  # fmt: skip
+    """One token through all L blocks, in place: x, 1 D, is the residual.
+
+    attention: of each block norm, q, k, v, o, their biases, and sinks, as `single.attend_one` takes them;
+    caches: keys, values and positions; routers: norm, router and bias; stacks: as `mixture_of_one` takes
+    them. Each of these holds one tuple of L arrays for every kind. slots, filled, windows: L; logits: L E;
+    choice, weight: L K.
+    """
+    norms, qs, ks, vs, os, q_biases, k_biases, v_biases, o_biases, sinks = attention
+    keys, values, held = caches
+    scales, gates, gate_biases = routers
+    first, first_scales, first_bias, down, down_scales, down_bias = stacks
+    added, normed = np.empty(x.shape, np.float32), np.empty(x.shape, np.float32)
+    for n in range(len(slots)):
+        attend_one(
+            x, positions, norms[n], eps, (qs[n], ks[n], vs[n]), (q_biases[n], k_biases[n], v_biases[n]),
+            os[n], o_biases[n], sinks[n], frequencies, concentration, keys[n], values[n], held[n], slots[n],
+            filled[n], windows[n], added,
+        )  # fmt: skip
+        x += added
+        here = slice(n, n + 1)
+        route_one(
+            x, scales[n], eps, gates[n], gate_biases[n], normed, logits[here], choice[here], weight[here]
+        )
+        mixture_of_one(
+            normed, choice[here], weight[here], first[n], first_scales[n], first_bias[n], down[n],
+            down_scales[n], down_bias[n], limit, alpha, parts, added,
+        )  # fmt: skip
+        x += added

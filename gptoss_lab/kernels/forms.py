@@ -98,7 +98,7 @@ class NumbaForm(TorchForm):
             from . import avx512
 
             self._multiply, self._experts, self.fused = avx512.multiply, avx512.experts, True
-            self.mixture = avx512.mixture_of_one
+            self.mixture, self.blocks = avx512.mixture_of_one, avx512.blocks_of_one
             self.few_packed = self.together = sys.maxsize
         told = torch.get_num_threads()
         numba.get_num_threads()  # starts its threads, and where both use one OpenMP, tells torch how many

@@ -52,10 +52,10 @@ def attend_one(
     """A token through attention, as `model.attention.Attention`, and into the cache.
 
     x, out: 1 D; positions: 1 1; scale: D; weights, biases: of q, k and v; sinks: H, or of length 0;
-    frequencies: C/2; k, v: 1 S G C and held: 1 S, the cache with the positions of its keys, of which
+    frequencies: C/2; k, v: 1 G S C and held: 1 S, the cache with the positions of its keys, of which
     `filled` count when `slot` has been written; window: 0 for none. Weights are bfloat16, as their bits.
     """
-    groups, width = k.shape[2:]
+    groups, width = k.shape[1], k.shape[3]
     heads = o.shape[1] // width
     normed, joined = np.empty(x.shape, np.float32), np.empty((1, (heads + 2 * groups) * width), np.float32)
     normalize(x[0], scale, eps, normed[0])
@@ -70,10 +70,10 @@ def attend_one(
         turn(joined[0, head * width : (head + 1) * width], cos, sin, q[0, 0, head])
     for group in range(groups):
         start = (heads + group) * width
-        turn(joined[0, start : start + width], cos, sin, k[0, slot, group])
+        turn(joined[0, start : start + width], cos, sin, k[0, group, slot])
         start += groups * width
         for i in range(width):
-            v[0, slot, group, i] = joined[0, start + i]
+            v[0, group, slot, i] = joined[0, start + i]
     held[0, slot] = position
     seen, sink = np.empty((1, 1, filled), np.bool_), np.empty((min(1, len(sinks)), len(sinks), 1), np.float32)
     for key in range(filled):
@@ -82,7 +82,8 @@ def attend_one(
     for head in range(len(sinks)):
         sink[0, head, 0] = wide(sinks[head])
     mixed = np.empty((1, 1, heads, width), np.float32)
-    attend(q, k[:, :filled], v[:, :filled], seen, sink, mixed)
+    shown = slice(0, filled)
+    attend(q, k.transpose(0, 2, 1, 3)[:, shown], v.transpose(0, 2, 1, 3)[:, shown], seen, sink, mixed)
     dense((o,), (o_bias,), mixed.reshape((1, heads * width)), out)
 
 

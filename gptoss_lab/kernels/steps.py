@@ -1,26 +1,33 @@
-"""Decoding, half a block a call: forms of `Attention` and `Experts` for one token and a cache.
+"""Decoding in few calls: forms of `Attention`, `Experts` and the `Transformer` for one token and a cache.
 
 Each stands on one module, in the place of its `forward`, and takes over where it can: one token, on the CPU,
-without gradients, in a layer of which nobody asks for what lies within. Otherwise the module's own `forward`
-answers. What a router chose may be kept without leaving the fast form.
+without gradients, where nobody asks for what lies within, and no part was replaced or has a hook. Otherwise
+the module's own `forward` answers, whose parts may have forms of their own: a tap that looks into one layer
+leaves the others fast. What routers chose may be kept from every form.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import Config
 from ..model.attention import Attention
-from ..model.cache import LayerCache
+from ..model.cache import Cache, LayerCache
 from ..model.experts import Experts
-from ..points import CATALOGUE
+from ..model.norm import RMSNorm
+from ..model.transformer import Block, Transformer, check
+from ..points import CATALOGUE, general
 from ..tap import SILENT, Recorder, Tap
 from .forms import NumbaForm, bits
-from .holders import FastLinear, here
+from .holders import FastLinear, FastStack, here
 from .seams import Answers, Attend, Project
+
+ROUTER, STACKS = 3, 6  # weights of a router with its norm, and of two stacks of packed experts
 
 
 def hidden(room: str, *shown: str) -> tuple[str, ...]:
@@ -41,6 +48,11 @@ def like_gpt_oss(config: Config) -> bool:
     """Whether blocks have what these kernels know: RMSNorm, RoPE, heads of 16n channels, no dropout."""
     plain = config.norm == "rms" and config.positions == "rope" and not config.qk_norm and not config.dropout
     return plain and config.d_head % 16 == 0
+
+
+def untouched(part: Any, kind: Any) -> bool:
+    """Whether a part is of this very kind, and nobody hangs on it."""
+    return type(part) is kind and not (part._forward_hooks or part._forward_pre_hooks)
 
 
 class Step:
@@ -71,14 +83,16 @@ class Step:
         raise NotImplementedError
 
     def weights(self) -> list[Any] | None:
-        """The same for numpy; None where the kernels cannot read them (not bfloat16, not on the CPU)."""
+        """The same for numpy; None where the kernels cannot read them (not bfloat16, not on the CPU, not in a
+        piece)."""
         tensors = self.tensors()
         if tensors is None:
             return None
         places = tuple([0 if one is None else one.data_ptr() for one in tensors])
         if places != self.places:
             self.places, kinds = places, (torch.bfloat16, torch.uint8)
-            readable = all(one is None or one.is_cpu and one.dtype in kinds for one in tensors)
+            readable = all(one is None or one.is_cpu and one.dtype in kinds and one.is_contiguous()
+                           for one in tensors)  # fmt: skip
             self.views = [view(one) for one in tensors] if readable else None
         return self.views
 
@@ -95,6 +109,11 @@ def view(tensor: Tensor | None) -> Any:
     return tensor.numpy() if packed and tensor is not None else bits(tensor)
 
 
+def kept(cache: LayerCache) -> tuple[Any, Any, Any]:
+    """A cache for numpy: keys and values 1 G S C, as they lie, and positions 1 S."""
+    return cache.k.transpose(1, 2).numpy(), cache.v.transpose(1, 2).numpy(), cache.positions.numpy()
+
+
 class AttentionStep(Step):
     """`Attention.forward` for one token and a cache."""
 
@@ -109,7 +128,7 @@ class AttentionStep(Step):
         """Norm, the weights of q, k, v and o, their biases, sinks."""
         layer = self.module
         lines = [layer.q, layer.k, layer.v, layer.o]
-        if any(type(line) is not FastLinear for line in lines):
+        if not untouched(layer.norm, RMSNorm) or not all(untouched(line, FastLinear) for line in lines):
             return None
         if type(layer.attend) is not Attend or type(layer.project) is not Project:
             return None
@@ -129,7 +148,7 @@ class AttentionStep(Step):
         scale, q, k, v, o, *biases, o_bias, sinks = weights
         slot, out = cache.seen % cache.size, torch.empty(1, x.shape[-1])
         cache.seen += 1
-        held = (cache.k.numpy(), cache.v.numpy(), cache.positions.numpy())
+        held = kept(cache)
         numbers = (slot, min(cache.seen, cache.size), layer.window or 0)
         self.form.run(
             self.form.single.attend_one, x[0].numpy(), positions.numpy(), scale, layer.norm.eps, (q, k, v),
@@ -153,9 +172,12 @@ class ExpertsStep(Step):
     def tensors(self) -> list[Tensor | None] | None:
         """Norm, router and its bias; both stacks, where `Answers` would read them."""
         layer = self.module
-        if type(layer.router) is not FastLinear:
+        if not untouched(layer.norm, RMSNorm) or not untouched(layer.router, FastLinear):
             return None
-        stacks = [layer.gate_up, layer.down] if type(layer.answers) is Answers else []
+        fused = type(layer.answers) is Answers
+        if fused and not (untouched(layer.gate_up, FastStack) and untouched(layer.down, FastStack)):
+            return None
+        stacks = [layer.gate_up, layer.down] if fused else []
         packed = [part for one in stacks for part in (one.blocks, one.scales, one.bias)]
         return [layer.norm.scale, layer.router.weight, layer.router.bias, *packed]
 
@@ -180,3 +202,101 @@ class ExpertsStep(Step):
         numbers = (config.swiglu_limit, config.swiglu_alpha, self.form.threads)
         run(self.form.mixture, made[0], made[2], made[3], *stacks, *numbers, out[0].numpy())
         return tap("out", out)
+
+
+class TokenStep:
+    """`Transformer.forward` for one token and a cache: all blocks in one call, where every block has both
+    forms above, and one kernel answers for its experts."""
+
+    SHOWN = tuple(f"blocks.N.experts.{name}" for name in ("logits", "choice", "weight"))
+
+    def __init__(self, model: Transformer, form: NumbaForm) -> None:
+        self.model, self.form = model, form
+        self.views: list[Any] = []
+        self.columns: tuple[Any, ...] = ()
+
+    def on(self, model: Transformer) -> TokenStep | None:
+        """The same, for another model that holds these weights; None where its config asks for others."""
+        return TokenStep(model, self.form) if self.fits(model) else None
+
+    @staticmethod
+    def fits(model: Transformer) -> bool:
+        """Where all blocks have both forms, and experts in one kernel."""
+        blocks: list[Any] = list(model.blocks) if model.config.n_experts else []
+        halves = [(vars(block.attention), vars(block.experts)) for block in blocks]
+        return bool(halves) and all("forward" in a and "forward" in e and "answers" in e for a, e in halves)
+
+    def usable(self, tokens: Tensor, positions: Tensor | None, cache: Cache | None, tap: Tap) -> bool:
+        """Whether this is one token for a cache, and all that the tap asks for is shown here."""
+        if cache is None or tokens.shape != (1, 1) or cache.layers[0].k.dtype != torch.float32:
+            return False
+        if positions is not None and positions.shape != (1, 1) or torch.compiler.is_compiling():
+            return False
+        if torch.is_grad_enabled() and self.model.token_embedding.requires_grad:
+            return False
+        if tap is SILENT:
+            return True
+        if not isinstance(tap, Recorder) or tap.edits or tap.prefix:
+            return False
+        return all(not name.startswith("blocks.") or general(name) in self.SHOWN for name in tap.keep)
+
+    def weights(self) -> tuple[Any, ...] | None:
+        """All blocks' weights for numpy, a tuple of L for each kind; None where those of one cannot be
+        read."""
+        blocks: list[Any] = list(self.model.blocks)
+        views: list[Any] = []
+        for block in blocks:
+            if not untouched(block, Block) or "forward" in vars(block):
+                return None
+            for half, kind in ((block.attention, AttentionStep), (block.experts, ExpertsStep)):
+                step = vars(half).get("forward")
+                if type(step) is not kind or not untouched(half, type(half)):
+                    return None
+                views.append(step.weights())
+        if any(one is None for one in views) or any(len(one) != ROUTER + STACKS for one in views[1::2]):
+            return None
+        if len(views) != len(self.views) or any(map(operator.is_not, views, self.views)):
+            routers = [one[:ROUTER] for one in views[1::2]]
+            stacks = [one[ROUTER:] for one in views[1::2]]
+            columns = (tuple(zip(*rows)) for rows in (views[::2], routers, stacks))
+            self.views, self.columns = views, tuple(columns)
+        return self.columns
+
+    def __call__(
+        self, tokens: Tensor, last: int | None = None, positions: Tensor | None = None,
+        cache: Cache | None = None, tap: Tap = SILENT,
+    ) -> Tensor:  # fmt: skip
+        """As `Transformer.forward`."""
+        model, config = self.model, self.model.config
+        weights = self.weights() if self.usable(tokens, positions, cache, tap) else None
+        if weights is None or cache is None:
+            return Transformer.forward(model, tokens, last, positions, cache, tap)
+        check(tokens, config)
+        if positions is None:
+            positions = torch.full((1, 1), cache.tokens)
+        tap = tap.at(positions=positions)
+        x = model.embed(tokens, positions, tap).clone()
+        cache.reserve(1)
+        blocks: list[Any] = list(model.blocks)
+        held, first = cache.layers, blocks[0].attention
+        slots = np.array([one.seen % one.size for one in held])
+        for one in held:
+            one.seen += 1
+        filled = np.array([min(one.seen, one.size) for one in held])
+        windows = np.array([block.attention.window or 0 for block in blocks])
+        caches = tuple(zip(*map(kept, held)))
+        attention, routers, stacks = weights
+        logits = torch.empty(len(blocks), config.n_experts or 0)
+        weight = torch.empty(len(blocks), config.experts_per_token)
+        choice = torch.empty(weight.shape, dtype=torch.int64)
+        self.form.run(
+            self.form.blocks, x[0].numpy(), positions.numpy(), attention, first.frequencies.numpy(),
+            first.concentration, config.norm_eps, caches, slots, filled, windows, routers, stacks,
+            config.swiglu_limit, config.swiglu_alpha, self.form.threads, logits.numpy(), choice.numpy(),
+            weight.numpy(),
+        )  # fmt: skip
+        for n in range(len(blocks) if tap is not SILENT else 0):
+            room = tap.within(f"blocks.{n}").within("experts")
+            for name, value in (("logits", logits), ("choice", choice), ("weight", weight)):
+                room(name, value[None, n : n + 1])
+        return model.read_out(x, last, tap)
