@@ -84,13 +84,13 @@ def test_a_run_of_the_grid_is_not_made_again_for_its_rung():
     assert waiting(ENTRIES, found | {"b.seed0.lr0.001": with_score(3.0)}) == []
 
 
-def test_the_plan_has_ninetyeight_runs_in_the_order_of_what_they_tell():
+def test_the_plan_has_ninetynine_runs_in_the_order_of_what_they_tell():
     left = waiting(plan(), {})
-    assert len(left) == 98
+    assert len(left) == 99
     purposes = [entry.purpose for entry in left]
-    assert purposes[:15] == ["learning rate"] * 15 and purposes[15:48] == ["rungs"] * 33
-    assert [entry.seed for entry in left[15:48]] == [0] * 9 + [1] * 12 + [2] * 12
-    assert purposes[48:68] == ["leave one out"] * 20 and purposes[-6:] == ["shape"] * 6
+    assert purposes[:16] == ["learning rate"] * 16 and purposes[16:49] == ["rungs"] * 33
+    assert [entry.seed for entry in left[16:49]] == [0] * 9 + [1] * 12 + [2] * 12
+    assert purposes[49:69] == ["leave one out"] * 20 and purposes[-6:] == ["shape"] * 6
     assert left[-7].seed == 1
 
 

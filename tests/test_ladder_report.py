@@ -52,7 +52,7 @@ def row(page: str, heading: str, name: str) -> list[str]:
 
 def test_a_page_without_results_is_all_dashes_and_says_so():
     page = report({})
-    assert "**0 of 98 runs are in.**" in page and "Nothing should be concluded" in page
+    assert "**0 of 99 runs are in.**" in page and "Nothing should be concluded" in page
     assert row(page, "The rungs", "RoPE") == ["RoPE", "–", "0", "–", "–", "–"]
     assert row(page, "Learning rates", "GPT-2") == ["GPT-2", "–", "–", "–", "–", "–", "–"]
 
@@ -61,7 +61,7 @@ def test_a_page_with_every_result_has_no_dash_but_where_there_is_nothing_to_comp
     monkeypatch.setattr(ladder_tables, "lookback", dict)
     found = all_in()
     page = report(found)
-    assert "**98 of 98 runs are in.** These are all of them." in page
+    assert "**99 of 99 runs are in.** These are all of them." in page
     assert row(page, "The rungs", "GPT-2")[3:] == ["–", "–", "–"]
     rope, rms = ([score(found[f"{name}.seed{seed}.lr0.008"]) for seed in range(3)]
                  for name in ("rope", "rmsnorm"))  # fmt: skip
@@ -179,4 +179,4 @@ def test_every_picture_of_the_page_is_drawn_from_few_results_and_from_all(share)
             box = ax.get_tightbbox(still.canvas.get_renderer())
             assert box.x0 >= 0 and box.x1 <= still.bbox.x1 + 1, (draw.__name__, box, still.bbox)
             assert box.y0 >= 0 and box.y1 <= still.bbox.y1, (draw.__name__, box)
-        assert "of 98 runs" in still.get_supxlabel()
+        assert "of 99 runs" in still.get_supxlabel()

@@ -19,6 +19,7 @@ numba keeps what it compiles until this file changes, and looks at no other: tou
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -29,12 +30,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .emit import BYTE, FLOAT, WHOLE, arrays, each, named, read, spread
-from .plain import BLOCK, HALF, TWOFOLD, clamped_swiglu, compiled, wide
+from .plain import BLOCK, HALF, TWOFOLD, as_float, clamped_swiglu, compiled, wide
 from .single import attend_one, route_one
 
 ROWS, PARTS = 16, 3  # rows beside one another; bytes of a whole number
 LARGEST = 1 << 21  # the largest whole number
-TINY = np.float32(2.0**-100)  # a block whose largest activation is no larger counts as zeros
+TINY = (127 - 100) << 23  # 2^−100 in its bits: a block whose largest activation is no larger counts as zeros
+INFINITE = 0xFF << 23  # infinity in its bits
 SHIFTED = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0]  # nibble → 12 + 2 · value
 
 PACKED, BYTES = ir.VectorType(BYTE, 16), ir.VectorType(BYTE, 64)
@@ -180,27 +182,27 @@ def quantize(x: Any, q: Any, less: Any, step: Any) -> None:
     middle bytes; then the low ones. less: n int32, −12 times their sum. step: n float32, times ¼; NaN where a
     block holds NaN or infinity.
     """
-    whole = np.empty(BLOCK, np.int32)
+    whole, bits = np.empty(BLOCK, np.int32), x.view(np.int32)
     for block in range(len(step)):
-        largest, finite = np.float32(0), np.float32(0)
+        start, largest = block * BLOCK, np.int32(0)
+        for i in range(BLOCK):  # as whole numbers floats keep their order, and infinity and NaN come last
+            largest = max(largest, bits[start + i] & np.int32(0x7FFFFFFF))
+        most, usable = as_float(np.uint32(largest)), TINY < largest < INFINITE
+        times, total = np.float32(LARGEST) / most if usable else np.float32(0), np.int32(0)
         for i in range(BLOCK):
-            value = abs(x[block * BLOCK + i])
-            largest = max(largest, value)
-            finite += value * np.float32(0)  # NaN from the first NaN or infinity on
-        usable = largest > TINY and finite == 0
-        times = np.float32(LARGEST) / largest if usable else np.float32(0)
-        total = np.int32(0)
+            whole[i] = np.int32(np.rint(x[start + i] * times)) if usable else np.int32(0)
         for i in range(BLOCK):
-            whole[i] = np.int32(np.rint(x[block * BLOCK + i] * times)) if usable else 0
             total += whole[i]
         for part in range(PARTS - 1, -1, -1):
+            at = part * BLOCK
             for i in range(HALF):
-                for odd in range(2):
-                    low = np.int8(whole[2 * i + odd])
-                    q[block, part * BLOCK + odd * HALF + i] = low
-                    whole[2 * i + odd] = (whole[2 * i + odd] - low) >> 8
+                q[block, at + i] = np.int8(whole[2 * i])
+                q[block, at + HALF + i] = np.int8(whole[2 * i + 1])
+            for i in range(BLOCK):  # less the low byte, as int8 reads it
+                whole[i] = (whole[i] + np.int32(128)) >> np.int32(8)
         less[block] = -12 * total
-        step[block] = (largest / np.float32(4 * LARGEST) if usable else np.float32(0)) + finite
+        nothing = np.float32(math.nan) if largest >= INFINITE else np.float32(0)
+        step[block] = most / np.float32(4 * LARGEST) if usable else nothing
 
 
 @compiled(inline="always")

@@ -69,10 +69,11 @@ class TorchForm:
         raise NotImplementedError
 
     def experts(
-        self, x: Tensor, source: list[int], place: list[int], jobs: list[Job], first: Packed, down: Packed,
+        self, x: Tensor, source: Any, place: Any, jobs: Any, first: Packed, down: Packed,
         limit: float, alpha: float,
     ) -> Tensor:  # fmt: skip
-        """Tokens T D through experts: gate and up, clamped SwiGLU, down → N D. See `avx512.experts`."""
+        """Tokens T D through experts: gate and up, clamped SwiGLU, down → N D. See `avx512.experts`, whose
+        source, place and jobs are numpy's."""
         raise NotImplementedError
 
 
@@ -149,16 +150,15 @@ class NumbaForm(TorchForm):
         return out
 
     def experts(
-        self, x: Tensor, source: list[int], place: list[int], jobs: list[Job], first: Packed, down: Packed,
+        self, x: Tensor, source: Any, place: Any, jobs: Any, first: Packed, down: Packed,
         limit: float, alpha: float,
     ) -> Tensor:  # fmt: skip
         """Tokens through experts."""
         assert self.fused
         out = torch.empty(len(source), down[1].shape[1])
-        rows = [self.numpy.array(one) for one in (source, place, jobs)]
         stacks = [(blocks.numpy(), scales.numpy(), bits(bias)) for blocks, scales, bias in (first, down)]
         numbers = (limit, alpha, self.threads)
-        self.run(self._experts, x.numpy(), *rows, *stacks[0], *stacks[1], *numbers, out.numpy())
+        self.run(self._experts, x.numpy(), source, place, jobs, *stacks[0], *stacks[1], *numbers, out.numpy())
         return out
 
 

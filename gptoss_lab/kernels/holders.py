@@ -27,7 +27,7 @@ def by_tiles(x: Tensor, height: int, rows: Callable[[int, int], Tensor]) -> Tens
     if not len(x):
         return x.new_empty(0, height)
     tiles = [F.linear(x, rows(start, min(start + TILE, height))) for start in range(0, height, TILE)]
-    return torch.cat(tiles, dim=-1)
+    return torch.cat(tiles, dim=-1) if len(tiles) > 1 else tiles[0]
 
 
 class FastLinear(Linear):
@@ -52,8 +52,8 @@ class FastLinear(Linear):
         if 0 < len(flat) <= self.form.few_dense and bfloat16(self.bias):
             return self.form.dense([self.weight], [self.bias], flat).reshape(*x.shape[:-1], -1)
         y = by_tiles(flat, len(self.weight), lambda start, end: self.weight[start:end].float())
-        y = y.reshape(*x.shape[:-1], len(self.weight))
-        return y if self.bias is None else y + self.bias.float()
+        y = y if self.bias is None else y.add_(self.bias)
+        return y.reshape(*x.shape[:-1], len(self.weight))
 
 
 class FastStack(PackedStack):

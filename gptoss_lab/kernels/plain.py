@@ -32,15 +32,17 @@ TWOFOLD = np.array([2.0 ** (scale - 126) for scale in range(254)] + [math.inf, m
 
 
 def compiled(**options: Any) -> Callable[[Any], Any]:
-    """numba.njit, its result kept on disk where there is a folder that can be written."""
+    """numba.njit, its result kept on disk where there is a folder that can be written. Division by zero gives
+    infinity or NaN: where it might raise, no loop becomes vectors."""
+    options = {"nogil": True, "error_model": "numpy"} | options
 
     def decorate(function: Any) -> Any:
         try:
-            return numba.njit(cache=True, nogil=True, **options)(function)
+            return numba.njit(cache=True, **options)(function)
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
-            return numba.njit(nogil=True, **options)(function)
+            return numba.njit(**options)(function)
 
     return decorate
 
@@ -153,12 +155,16 @@ def exponential(x: Any) -> Any:
 
     2^n · e^r with |r| ≤ ln 2 / 2, and e^r by its Taylor polynomial. Below −87 it stays e^−87, above 88 e^88.
     """
-    x = min(max(x, np.float32(-87)), np.float32(88))
+    x = np.float32(-87) if x < np.float32(-87) else x
+    x = np.float32(88) if x > np.float32(88) else x
     n = np.rint(x * np.float32(1.4426950408889634))
     r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)  # ln 2 in two pieces
-    e = np.float32(1 / 5040)
-    for factor in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-        e = e * r + np.float32(factor)
+    e = np.float32(1 / 5040) * r + np.float32(1 / 720)
+    e = e * r + np.float32(1 / 120)
+    e = e * r + np.float32(1 / 24)
+    e = e * r + np.float32(1 / 6)
+    e = e * r + np.float32(1 / 2)
+    e = (e * r + np.float32(1)) * r + np.float32(1)
     return e * as_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))
 
 

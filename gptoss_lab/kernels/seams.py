@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from ..model.attention import Attention, attend, attend_fused
 from ..model.experts import Experts
 from ..tap import SILENT, Tap
 from .forms import TorchForm
-from .holders import FastLinear, FastStack, bfloat16, here, runs
+from .holders import FastLinear, FastStack, bfloat16, here
 
 INSIDE_ATTENTION = ("scores", "pattern", "sink")
 INSIDE_EXPERTS = ("gate", "up", "act", "pre")
@@ -123,16 +124,16 @@ class Answers:
         assert first.bias is not None and down.bias is not None
         if any(tap.wants(name) for name in INSIDE_EXPERTS) or not (choice.numel() and here(x, first.blocks)):
             return Experts.answers(self.experts, x, choice, tap)
-        kept, experts = choice.shape[-1], choice.flatten().tolist()
-        if not 0 <= min(experts) <= max(experts) < first.shape[0]:
-            asked = f"experts from {min(experts)} to {max(experts)} are asked for"
+        kept, experts = choice.shape[-1], choice.flatten().numpy()
+        if not 0 <= experts.min() <= experts.max() < first.shape[0]:
+            asked = f"experts from {experts.min()} to {experts.max()} are asked for"
             raise IndexError(f"{asked}; there are 0 to {first.shape[0] - 1}")
-        place = sorted(range(len(experts)), key=experts.__getitem__)
+        place, counts = np.argsort(experts, kind="stable"), np.bincount(experts)
         y = first.form.experts(
             x.reshape(-1, x.shape[-1]).float(),
-            [row // kept for row in place],
+            place // kept,
             place,
-            list(runs([experts[row] for row in place])),
+            np.stack((np.arange(len(counts)), counts.cumsum() - counts, counts), axis=1)[counts > 0],
             (first.blocks, first.scales, first.bias),
             (down.blocks, down.scales, down.bias),
             config.swiglu_limit,
