@@ -123,8 +123,8 @@ def work_bytes(
 
     widened: matrices that are not stored in the precision of products are brought to it, as exact kernels do;
     packed experts alone are where products are not float32. fast: attention holds SCORES at a time, as fast
-    kernels do at most (compiled ones hold none), in place of the explicit form's whole pattern. From the shapes, all float32, logits of the
-    last position alone; an upper bound.
+    kernels do at most (compiled ones hold none), in place of the explicit form's whole pattern. From the
+    shapes, all float32, logits of the last position alone; an upper bound.
     """
     T, S, D, C, F = tokens, keys, config.d_model, config.d_head, config.d_ff
     heads, kv = config.n_heads * C, config.n_kv_heads * C
