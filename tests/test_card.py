@@ -7,6 +7,7 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ from gptoss_lab.training import measure
 from gptoss_lab.training.corpus import DOMAINS, Windows, heldout_windows
 from gptoss_lab.training.forms import attach
 from gptoss_lab.training.measure import evaluate, near_and_far
+from gptoss_lab.training.recipes import RECIPES
 
 DOCS = Path(__file__).parent.parent / "docs"
 AGAIN = "run `python -m gptoss_lab.card docs/models.md` (with --measure for other weights) and commit"
@@ -362,6 +364,11 @@ def test_the_log_is_told_as_it_is(found):
     assert f"{log['tokens']:,} tokens" in told and f"--steps {log['steps']} --seed {log['seed']}" in told
     early = dict(log, done=log["steps"] // 2, balance=log["balance"][: log["steps"] // 2])
     assert "an early version" in of_models.making(early)
+    now = RECIPES["mini-oss"]
+    other = replace(now, optimizer="adamw" if now.optimizer == "muon" else "muon", peak=now.peak / 2)
+    said = of_models.since(other)
+    assert f"optimizer {now.optimizer} (then {other.optimizer})" in said and f"(then {other.peak})" in said
+    assert "products" not in said and of_models.since(now) == ""
     columns = {way: {d: 2.0 for d in DOMAINS} for way in ("float32, 256 tokens", "as stored, 256 tokens")}
     columns["as stored, 256 tokens"] = {d: 2.01 for d in DOMAINS}
     assert "2.0000 bits per byte before and 2.0100 after, +0.50 %" in of_models.storing(

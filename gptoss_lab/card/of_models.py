@@ -11,7 +11,7 @@ from typing import Any
 from ..config import NAMED, Config, require
 from ..cost import active_parameters, checkpoint_bytes, human, parameters
 from ..training.corpus import DOMAINS
-from ..training.recipes import Recipe
+from ..training.recipes import RECIPES, Recipe
 from ..training.runs import Run
 from ..weights.places import ASSETS
 from .words import number, table
@@ -119,11 +119,22 @@ def making(log: Mapping[str, Any]) -> str:
     command = f"    gptoss-lab train {name} --out FOLDER --steps {run.steps} --seed {run.seed}"
     return (
         f"{command}\n\n{run.tokens:,} tokens in {run.seconds / 60:,.0f} minutes, threads: {threads}."
-        f"{stops}{early} {phases(recipe)} AdamW; the learning rate rose over {recipe.warmup} steps to "
-        f"{recipe.peak:g} and fell in a straight line to zero; weight decay {recipe.decay:g} on matrices, "
-        f"gradients clipped at {recipe.clip:g}.{balance(run)}{fell} Every loss of every step is in "
-        "`training.json` beside the weights."
+        f"{stops}{early} {phases(recipe)} {recipe.stepped_by}; the learning rate rose over "
+        f"{recipe.warmup} steps to {recipe.peak:g} and fell in a straight line to zero; weight decay "
+        f"{recipe.decay:g} on matrices, gradients clipped at {recipe.clip:g}.{balance(run)}{fell} Every loss "
+        f"of every step is in `training.json` beside the weights.{since(recipe)}"
     )
+
+
+def since(recipe: Recipe) -> str:
+    """In what the recipe of this name is another now, which the command would follow; "" where in nothing."""
+    now = RECIPES.get(recipe.name, recipe)
+    fields = {name: (getattr(now, name), getattr(recipe, name))
+              for name in ("optimizer", "products", "peak", "warmup", "decay")}  # fmt: skip
+    changed = [f"{name} {new} (then {old})" for name, (new, old) in fields.items() if new != old]
+    if not changed:
+        return ""
+    return f" The recipe has changed since, and the command follows it as it is now: {', '.join(changed)}."
 
 
 def storing(log: Mapping[str, Any], config: Config) -> str:

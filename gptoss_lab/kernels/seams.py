@@ -71,8 +71,14 @@ class Attend:
         few = q.device.type == "cpu" and q.shape[1] <= self.form.few_queries and q.shape[-1] % 16 == 0
         plain = q.dtype == k.dtype == v.dtype == torch.float32 and k.stride(-1) == v.stride(-1) == 1
         if few and plain:
-            return self.form.attend(q, k, v, seen, sink)
+            return self.form.attend(q, by_heads(k), by_heads(v), seen, sink)
         return attend_by_parts(q, k, v, seen, sink)
+
+
+def by_heads(x: Tensor) -> Tensor:
+    """Keys or values, B S G C, a head's lying together, as caches keep them: for each way they may lie the
+    kernel is compiled anew."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2) if x.is_contiguous() else x
 
 
 def attend_by_parts(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None = None) -> Tensor:

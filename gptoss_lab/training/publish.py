@@ -101,9 +101,10 @@ of six kinds of text. It is made to be looked into; it knows nothing and answers
 ## How it was trained
 
 `{command}`, step {run.done:,} of {run.steps:,}: {run.tokens:,} tokens,
-{run.seconds / 60:.0f} minutes ({made.get("processor")}, threads: {made.get("threads")}). AdamW, peak
-learning rate {recipe.peak:g}, {recipe.warmup} steps of warm-up, then in a straight line to zero; weight
-decay {recipe.decay:g} on matrices, gradients clipped at {recipe.clip:g}, load balancing {recipe.balance:g}.
+{run.seconds / 60:.0f} minutes ({made.get("processor")}, threads: {made.get("threads")}).
+{recipe.stepped_by}; peak learning rate {recipe.peak:g}, {recipe.warmup} steps of warm-up,
+then in a straight line to zero; weight decay {recipe.decay:g} on matrices, gradients clipped at
+{recipe.clip:g}, load balancing {recipe.balance:g}.
 
 {phases}
 

@@ -68,6 +68,12 @@ class Recipe:
         return torch.bfloat16 if self.products == "bfloat16" else torch.float32
 
     @property
+    def stepped_by(self) -> str:
+        """The optimizer in words."""
+        muon = "Muon for the matrices in the blocks, AdamW elsewhere"
+        return muon if self.optimizer == "muon" else "AdamW"
+
+    @property
     def name(self) -> str:
         """The model's name."""
         return self.config.name
