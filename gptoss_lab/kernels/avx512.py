@@ -25,12 +25,12 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import carray, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .emit import BYTE, FLOAT, WHOLE, arrays, each, named, read, spread
-from .plain import BLOCK, HALF, TWOFOLD, as_float, clamped_swiglu, compiled, wide
+from .emit import BYTE, FLOAT, WHOLE, WORD, arrays, each, named, read, spread
+from .plain import BLOCK, HALF, TWOFOLD, clamped_swiglu, compiled, wide
 from .single import attend_one, route_one
 
 ROWS, PARTS = 16, 3  # rows beside one another; bytes of a whole number
@@ -42,6 +42,8 @@ SHIFTED = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0]  # nibble 
 PACKED, BYTES = ir.VectorType(BYTE, 16), ir.VectorType(BYTE, 64)
 WHOLES, FLOATS = ir.VectorType(WHOLE, 16), ir.VectorType(FLOAT, 16)
 SCALES = ir.VectorType(BYTE, 16)
+LINE, WHOLE_LINE = ir.VectorType(FLOAT, BLOCK), ir.VectorType(WHOLE, BLOCK)
+BYTE_LINE = ir.VectorType(BYTE, BLOCK)
 
 
 def shuffled(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
@@ -174,6 +176,48 @@ def turn(builder: Any, fours: list[Any]) -> list[Any]:
     return [woven(a, b, 2, high) for a, b in zip(first, second) for high in (0, 1)]
 
 
+def put(builder: Any, value: Any, into: Any, at: Any) -> None:
+    """Write a vector from into[at] on."""
+    builder.store(value, builder.bitcast(builder.gep(into, [at]), value.type.as_pointer()), align=1)
+
+
+@intrinsic
+def quantize_block(typing: Any, x: Any, q: Any, less: Any, step: Any, block: Any) -> Any:
+    """Round one block of 32 activations, as `quantize` says."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (x, q, less, step), _ = arrays(context, builder, signature, args, 4)
+        block = args[4]
+        number = block.type
+        values = read(builder, x, builder.mul(block, number(BLOCK)), LINE)
+        # as whole numbers floats keep their order, and infinity and NaN come last
+        sizes = builder.and_(builder.bitcast(values, WHOLE_LINE), each(WHOLE_LINE, 0x7FFFFFFF))
+        largest = builder.call(
+            named(builder, "llvm.vector.reduce.umax.v32i32", WHOLE, WHOLE_LINE), [sizes]
+        )
+        finite = builder.icmp_unsigned("<", largest, WHOLE(INFINITE))
+        usable = builder.and_(finite, builder.icmp_unsigned(">", largest, WHOLE(TINY)))
+        most = builder.select(usable, builder.bitcast(largest, FLOAT), FLOAT(1.0))
+        values = builder.select(usable, values, each(LINE, 0.0))
+        values = builder.fmul(values, spread(builder, builder.fdiv(FLOAT(LARGEST), most), LINE))
+        whole = builder.call(named(builder, "llvm.rint.v32f32", LINE, LINE), [values])
+        whole = builder.fptosi(whole, WHOLE_LINE)
+        total = builder.call(named(builder, "llvm.vector.reduce.add.v32i32", WHOLE, WHOLE_LINE), [whole])
+        left = shuffled(builder, whole, whole, [*range(0, BLOCK, 2), *range(1, BLOCK, 2)])
+        for part in range(PARTS - 1, -1, -1):
+            at = builder.add(builder.mul(block, number(PARTS * BLOCK)), number(part * BLOCK))
+            low = builder.trunc(left, BYTE_LINE)
+            put(builder, low, q, at)
+            left = builder.ashr(builder.add(left, each(WHOLE_LINE, 128)), each(WHOLE_LINE, 8))
+        builder.store(builder.mul(total, WHOLE(-12)), builder.gep(less, [block]))
+        nothing = builder.select(finite, FLOAT(0.0), FLOAT(math.nan))
+        found = builder.select(usable, builder.fdiv(most, FLOAT(4.0 * LARGEST)), nothing)
+        builder.store(found, builder.gep(step, [block]))
+        return context.get_dummy_value()
+
+    return types.void(x, q, less, step, block), emit
+
+
 @compiled()
 def quantize(x: Any, q: Any, less: Any, step: Any) -> None:
     """Round each block of 32 activations to 22 bits, in steps of its largest / 2²¹.
@@ -182,27 +226,8 @@ def quantize(x: Any, q: Any, less: Any, step: Any) -> None:
     middle bytes; then the low ones. less: n int32, −12 times their sum. step: n float32, times ¼; NaN where a
     block holds NaN or infinity.
     """
-    whole, bits = np.empty(BLOCK, np.int32), x.view(np.int32)
     for block in range(len(step)):
-        start, largest = block * BLOCK, np.int32(0)
-        for i in range(BLOCK):  # as whole numbers floats keep their order, and infinity and NaN come last
-            largest = max(largest, bits[start + i] & np.int32(0x7FFFFFFF))
-        most, usable = as_float(np.uint32(largest)), TINY < largest < INFINITE
-        times, total = np.float32(LARGEST) / most if usable else np.float32(0), np.int32(0)
-        for i in range(BLOCK):
-            whole[i] = np.int32(np.rint(x[start + i] * times)) if usable else np.int32(0)
-        for i in range(BLOCK):
-            total += whole[i]
-        for part in range(PARTS - 1, -1, -1):
-            at = part * BLOCK
-            for i in range(HALF):
-                q[block, at + i] = np.int8(whole[2 * i])
-                q[block, at + HALF + i] = np.int8(whole[2 * i + 1])
-            for i in range(BLOCK):  # less the low byte, as int8 reads it
-                whole[i] = (whole[i] + np.int32(128)) >> np.int32(8)
-        less[block] = -12 * total
-        nothing = np.float32(math.nan) if largest >= INFINITE else np.float32(0)
-        step[block] = most / np.float32(4 * LARGEST) if usable else nothing
+        quantize_block(x, q, less, step, block)
 
 
 @compiled(inline="always")
@@ -221,6 +246,53 @@ def sixteen(
                 found[block, r] = TWOFOLD[scales[min(row + r, len(scales) - 1), block]]
     add(blocks, found, q, less, step, source, total, row, first, count)
     return total
+
+
+def biased(context: Any, builder: Any, signature: Any, args: Any) -> tuple[Any, Any, Any]:
+    """Sixteen sums, total[vector], with the bfloat16 biases of their rows, which begin at `start`; the
+    address of the array that they go to, and its shape. args: total, vector, bias, start, that array, …
+    """
+    total, bias, into = (
+        arrays(context, builder, signature.replace(args=(signature.args[n],)), (args[n],), 1)
+        for n in (0, 2, 4)
+    )
+    vector, start = args[1], args[3]
+    sums = read(builder, total[0][0], builder.mul(vector, vector.type(ROWS)), FLOATS)
+    bits = builder.zext(read(builder, bias[0][0], start, ir.VectorType(WORD, ROWS)), WHOLES)
+    found = builder.fadd(sums, builder.bitcast(builder.shl(bits, each(WHOLES, 16)), FLOATS))
+    return found, into[0][0], cgutils.unpack_tuple(builder, into[1][0])
+
+
+@intrinsic
+def put_hidden(
+    typing: Any, total: Any, vector: Any, bias: Any, start: Any, hidden: Any, at: Any, row: Any
+) -> Any:
+    """Gates, the even ones of sixteen sums, to hidden[0, at, row / 2 …]; ups to hidden[1, at, row / 2 …]."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        found, hidden, (_, rows, width) = biased(context, builder, signature, args)
+        at, row = args[5:]
+        for part in range(2):
+            half = shuffled(builder, found, found, list(range(part, ROWS, 2)))
+            line = builder.mul(builder.add(at, builder.mul(rows, at.type(part))), width)
+            put(builder, half, hidden, builder.add(line, builder.ashr(row, row.type(1))))
+        return context.get_dummy_value()
+
+    return types.void(total, vector, bias, start, hidden, at, row), emit
+
+
+@intrinsic
+def put_answer(
+    typing: Any, total: Any, vector: Any, bias: Any, start: Any, out: Any, at: Any, row: Any
+) -> Any:
+    """Sixteen sums to out[at, row …]."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        found, out, (_, width) = biased(context, builder, signature, args)
+        put(builder, found, out, builder.add(builder.mul(args[5], width), args[6]))
+        return context.get_dummy_value()
+
+    return types.void(total, vector, bias, start, out, at, row), emit
 
 
 @compiled(parallel=True)
@@ -274,7 +346,10 @@ def experts(
                 row = chunk * ROWS
                 total = sixteen(blocks[expert], scales[expert], q, less, step, source, row, first, count)
                 for vector in range(count):
-                    for r in range(min(ROWS, height - row)):
+                    if height - row >= ROWS:
+                        put_hidden(total, vector, bias, expert * height + row, hidden, first + vector, row)
+                        continue
+                    for r in range(height - row):
                         here = total[vector, r] + wide(bias[expert, row + r])
                         hidden[r % 2, first + vector, (row + r) // 2] = here
     q2, less2 = np.empty((len(source), m, PARTS * BLOCK), np.int8), np.empty((len(source), m), np.int32)
@@ -293,10 +368,12 @@ def experts(
                     down_blocks[expert], down_scales[expert], q2, less2, step2, own, row, first, count
                 )
                 for vector in range(count):
-                    for r in range(min(ROWS, width - row)):
-                        out[place[first + vector], row + r] = total[vector, r] + wide(
-                            down_bias[expert, row + r]
-                        )
+                    at = place[first + vector]
+                    if width - row >= ROWS:
+                        put_answer(total, vector, down_bias, expert * width + row, out, at, row)
+                        continue
+                    for r in range(width - row):
+                        out[at, row + r] = total[vector, r] + wide(down_bias[expert, row + r])
 
 
 @compiled()
@@ -322,37 +399,67 @@ def mixture_of_one(
         out[0, i] = total
 
 
+@intrinsic
+def pointer(typing: Any, place: Any) -> Any:
+    """An address, given as a whole number."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(place), emit
+
+
+@compiled(inline="always")
+def words(place: Any, shape: Any) -> Any:
+    """bfloat16 numbers that lie at an address, as their bits."""
+    return carray(pointer(place), shape, np.uint16)
+
+
+@compiled(inline="always")
+def packed(place: Any, shape: Any) -> Any:
+    """Bytes that lie at an address."""
+    return carray(pointer(place), shape, np.uint8)
+
+
 @compiled()
 def blocks_of_one(
-    x: Any, positions: Any, attention: Any, frequencies: Any, concentration: float, eps: float, caches: Any,
-    slots: Any, filled: Any, windows: Any, routers: Any, stacks: Any, limit: Any, alpha: Any, parts: int,
-    logits: Any, choice: Any, weight: Any,
+    x: Any, positions: Any, table: Any, sizes: Any, frequencies: Any, concentration: float, eps: float,
+    slots: Any, filled: Any, rings: Any, windows: Any, limit: Any, alpha: Any, parts: int, logits: Any,
+    choice: Any, weight: Any,
 ) -> None:  # fmt: skip
     """One token through all L blocks, in place: x, 1 D, is the residual.
 
-    attention: of each block norm, q, k, v, o, their biases, and sinks, as `single.attend_one` takes them;
-    caches: keys, values and positions; routers: norm, router and bias; stacks: as `mixture_of_one` takes
-    them. Each of these holds one tuple of L arrays for every kind. slots, filled, windows: L; logits: L E;
-    choice, weight: L K.
+    table: L 22, the addresses of each block's norm, q, k, v, o, their biases, sinks; norm, router, its bias;
+    gate and up, their scales and bias; down, its scales and bias; and of its cache's keys, values and
+    positions. (As arrays they would be hundreds, and code to receive each.) A bias or sink that a model lacks
+    has address 0. sizes: D, H, G, C, F. slots, filled, rings, windows: L, where this token goes, how many
+    slots hold something then, how many there are, and the window. logits: L E; choice, weight: L K.
     """
-    norms, qs, ks, vs, os, q_biases, k_biases, v_biases, o_biases, sinks = attention
-    keys, values, held = caches
-    scales, gates, gate_biases = routers
-    first, first_scales, first_bias, down, down_scales, down_bias = stacks
+    D, H, G, C, F = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    E, n, m = logits.shape[1], D // BLOCK, F // BLOCK
     added, normed = np.empty(x.shape, np.float32), np.empty(x.shape, np.float32)
-    for n in range(len(slots)):
+    for layer in range(len(table)):
+        at = table[layer]
+        biased = at[5] != 0
+        q_bias, kv_bias, o_bias = H * C * biased, G * C * biased, D * biased
+        ring, here = (1, G, rings[layer], C), slice(layer, layer + 1)
         attend_one(
-            x, positions, norms[n], eps, (qs[n], ks[n], vs[n]), (q_biases[n], k_biases[n], v_biases[n]),
-            os[n], o_biases[n], sinks[n], frequencies, concentration, keys[n], values[n], held[n], slots[n],
-            filled[n], windows[n], added,
+            x, positions, words(at[0], (D,)), eps,
+            (words(at[1], (H * C, D)), words(at[2], (G * C, D)), words(at[3], (G * C, D))),
+            (words(at[5], (q_bias,)), words(at[6], (kv_bias,)), words(at[7], (kv_bias,))),
+            words(at[4], (D, H * C)), words(at[8], (o_bias,)), words(at[9], (H * (at[9] != 0),)),
+            frequencies, concentration, carray(pointer(at[19]), ring, np.float32),
+            carray(pointer(at[20]), ring, np.float32), carray(pointer(at[21]), (1, ring[2]), np.int64),
+            slots[layer], filled[layer], windows[layer], added,
         )  # fmt: skip
         x += added
-        here = slice(n, n + 1)
         route_one(
-            x, scales[n], eps, gates[n], gate_biases[n], normed, logits[here], choice[here], weight[here]
-        )
+            x, words(at[10], (D,)), eps, words(at[11], (E, D)), words(at[12], (E * (at[12] != 0),)), normed,
+            logits[here], choice[here], weight[here],
+        )  # fmt: skip
         mixture_of_one(
-            normed, choice[here], weight[here], first[n], first_scales[n], first_bias[n], down[n],
-            down_scales[n], down_bias[n], limit, alpha, parts, added,
+            normed, choice[here], weight[here], packed(at[13], (E, 2 * F, n, HALF)),
+            packed(at[14], (E, 2 * F, n)), words(at[15], (E, 2 * F)), packed(at[16], (E, D, m, HALF)),
+            packed(at[17], (E, D, m)), words(at[18], (E, D)), limit, alpha, parts, added,
         )  # fmt: skip
         x += added

@@ -152,5 +152,6 @@ def fits(experts: Experts) -> bool:
     """Whether the kernel can answer for them: packed, with biases in bfloat16, and gpt-oss's SwiGLU."""
     stacks = [experts.gate_up, experts.down]
     packed = all(isinstance(one, FastStack) and one.form.fused for one in stacks)
-    biased = all(one.bias is not None and one.bias.dtype == torch.bfloat16 for one in stacks)
+    biases = [one.bias for one in stacks]
+    biased = all(b is not None and b.dtype == torch.bfloat16 and b.is_contiguous() for b in biases)
     return packed and biased and experts.config.activation == "clamped_swiglu"

@@ -23,11 +23,10 @@ from ..model.norm import RMSNorm
 from ..model.transformer import Block, Transformer, check
 from ..points import CATALOGUE, general
 from ..tap import SILENT, Recorder, Tap
+from ..weights.mxfp4 import BLOCK
 from .forms import NumbaForm, bits
 from .holders import FastLinear, FastStack, here
 from .seams import Answers, Attend, Project
-
-ROUTER, STACKS = 3, 6  # weights of a router with its norm, and of two stacks of packed experts
 
 
 def hidden(room: str, *shown: str) -> tuple[str, ...]:
@@ -112,6 +111,27 @@ def view(tensor: Tensor | None) -> Any:
 def kept(cache: LayerCache) -> tuple[Any, Any, Any]:
     """A cache for numpy: keys and values 1 G S C, as they lie, and positions 1 S."""
     return cache.k.transpose(1, 2).numpy(), cache.v.transpose(1, 2).numpy(), cache.positions.numpy()
+
+
+def as_made(cache: LayerCache) -> bool:
+    """Whether a cache of one row holds float32 on the CPU, a head's keys together."""
+    k, v = cache.k.transpose(1, 2), cache.v.transpose(1, 2)
+    return k.dtype == torch.float32 and k.is_cpu and len(k) == 1 and k.is_contiguous() and v.is_contiguous()
+
+
+def shapes(config: Config) -> list[Any]:
+    """Of a block's weights in the order of both steps, 0 for what a model lacks: those of its norm, q, k, v,
+    o, their biases, sinks; norm, router, its bias; two packed stacks."""
+    D, F, E, C = config.d_model, config.d_ff, config.n_experts, config.d_head
+    heads, groups = config.n_heads * C, config.n_kv_heads * C
+    biases = [(heads,), (groups,), (groups,), (D,)] if config.bias else [0] * 4
+    stacks = [((E, rows, width // BLOCK, BLOCK // 2), (E, rows, width // BLOCK), (E, rows))
+              for rows, width in ((2 * F, D), (D, F))]  # fmt: skip
+    return [
+        (D,), (heads, D), (groups, D), (groups, D), (D, heads), *biases,
+        (config.n_heads,) if config.sinks else 0, (D,), (E, D), (E,) if config.bias else 0, *stacks[0],
+        *stacks[1],
+    ]  # fmt: skip
 
 
 class AttentionStep(Step):
@@ -213,7 +233,7 @@ class TokenStep:
     def __init__(self, model: Transformer, form: NumbaForm) -> None:
         self.model, self.form = model, form
         self.views: list[Any] = []
-        self.columns: tuple[Any, ...] = ()
+        self.table: Any = None
 
     def on(self, model: Transformer) -> TokenStep | None:
         """The same, for another model that holds these weights; None where its config asks for others."""
@@ -228,7 +248,7 @@ class TokenStep:
 
     def usable(self, tokens: Tensor, positions: Tensor | None, cache: Cache | None, tap: Tap) -> bool:
         """Whether this is one token for a cache, and all that the tap asks for is shown here."""
-        if cache is None or tokens.shape != (1, 1) or cache.layers[0].k.dtype != torch.float32:
+        if cache is None or tokens.shape != (1, 1) or not all(map(as_made, cache.layers)):
             return False
         if positions is not None and positions.shape != (1, 1) or torch.compiler.is_compiling():
             return False
@@ -240,11 +260,12 @@ class TokenStep:
             return False
         return all(not name.startswith("blocks.") or general(name) in self.SHOWN for name in tap.keep)
 
-    def weights(self) -> tuple[Any, ...] | None:
-        """All blocks' weights for numpy, a tuple of L for each kind; None where those of one cannot be
-        read."""
+    def weights(self) -> Any:
+        """The addresses of all blocks' weights, L 19; None where those of one cannot be read, or are of other
+        shapes than the config's."""
         blocks: list[Any] = list(self.model.blocks)
         views: list[Any] = []
+        steps: list[Step] = []
         for block in blocks:
             if not untouched(block, Block) or "forward" in vars(block):
                 return None
@@ -252,15 +273,15 @@ class TokenStep:
                 step = vars(half).get("forward")
                 if type(step) is not kind or not untouched(half, type(half)):
                     return None
+                steps.append(step)
                 views.append(step.weights())
-        if any(one is None for one in views) or any(len(one) != ROUTER + STACKS for one in views[1::2]):
-            return None
         if len(views) != len(self.views) or any(map(operator.is_not, views, self.views)):
-            routers = [one[:ROUTER] for one in views[1::2]]
-            stacks = [one[ROUTER:] for one in views[1::2]]
-            columns = (tuple(zip(*rows)) for rows in (views[::2], routers, stacks))
-            self.views, self.columns = views, tuple(columns)
-        return self.columns
+            self.views, wanted = views, shapes(self.model.config)
+            pairs = list(zip(views[::2], views[1::2]))
+            fit = all(a and e and [len(one) and one.shape for one in a + e] == wanted for a, e in pairs)
+            places = [a.places + e.places for a, e in zip(steps[::2], steps[1::2])]
+            self.table = np.array(places) if fit else None
+        return self.table
 
     def __call__(
         self, tokens: Tensor, last: int | None = None, positions: Tensor | None = None,
@@ -268,8 +289,8 @@ class TokenStep:
     ) -> Tensor:  # fmt: skip
         """As `Transformer.forward`."""
         model, config = self.model, self.model.config
-        weights = self.weights() if self.usable(tokens, positions, cache, tap) else None
-        if weights is None or cache is None:
+        table = self.weights() if self.usable(tokens, positions, cache, tap) else None
+        if table is None or cache is None:
             return Transformer.forward(model, tokens, last, positions, cache, tap)
         check(tokens, config)
         if positions is None:
@@ -283,15 +304,16 @@ class TokenStep:
         for one in held:
             one.seen += 1
         filled = np.array([min(one.seen, one.size) for one in held])
+        rings = np.array([one.size for one in held])
         windows = np.array([block.attention.window or 0 for block in blocks])
-        caches = tuple(zip(*map(kept, held)))
-        attention, routers, stacks = weights
+        caches = [(one.k.data_ptr(), one.v.data_ptr(), one.positions.data_ptr()) for one in held]
+        sizes = np.array([config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.d_ff])
         logits = torch.empty(len(blocks), config.n_experts or 0)
         weight = torch.empty(len(blocks), config.experts_per_token)
         choice = torch.empty(weight.shape, dtype=torch.int64)
         self.form.run(
-            self.form.blocks, x[0].numpy(), positions.numpy(), attention, first.frequencies.numpy(),
-            first.concentration, config.norm_eps, caches, slots, filled, windows, routers, stacks,
+            self.form.blocks, x[0].numpy(), positions.numpy(), np.concatenate((table, caches), axis=1), sizes,
+            first.frequencies.numpy(), first.concentration, config.norm_eps, slots, filled, rings, windows,
             config.swiglu_limit, config.swiglu_alpha, self.form.threads, logits.numpy(), choice.numpy(),
             weight.numpy(),
         )  # fmt: skip
