@@ -2,8 +2,9 @@
 
 Each way of holding weights is tried on a matrix of gpt-oss's sizes, with the holder that a model would have:
 once with one vector, as decoding does, once with many, as a prompt does. A token's time is then a sum over
-the weights that it is multiplied with, bytes or FLOP by their rates. Attention over the context, norms,
-sampling and Python come on top: so this is what can be hoped for, not what is promised.
+the weights that it is multiplied with, bytes or FLOP by their rates. Attention over the context comes on
+top; but each call here wakes its threads anew, and decoding may go through all blocks in one. So this is an
+estimate, and may err to either side.
 """
 
 from __future__ import annotations

@@ -118,6 +118,6 @@ def of_model(one: dict[str, Any], found: dict[str, Any]) -> list[str]:
     for what, part, limit in (("decoding", "decode", "memory"), ("a prompt", "prompt", "float32 products")):
         if part in one:
             most = f"{limit} alone would allow {one[f'{part}_limit']:.1f}"
-            lines.append(row("", f"{what}: at best {one[part]:.1f} tokens/s ({most})"))
+            lines.append(row("", f"{what}: about {one[part]:.1f} tokens/s ({most})"))
             lines.append(row("", f"  = 1 / ({one[f'{part}_sum']})"))
     return lines
