@@ -57,7 +57,7 @@ def speeds(
         ax.barh(at, reach, high, label=printable(side, 24), edgecolor=COLOUR["ink"], **LOOKS[n])
         for y, rate in zip(at, reach):
             number = ax.annotate(f"{rate:.3g}", (rate, y), (4, 0), textcoords="offset points", va="center")
-            number.set(fontsize=SMALL, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+            number.set(fontsize=SMALL, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8}, zorder=4)
     limits = [(row, ceilings[what]) for row, what in enumerate(rates) if ceilings and what in ceilings]
     for n, (row, limit) in enumerate(limits):
         label = "" if n else "what the machine allows"

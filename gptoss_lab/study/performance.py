@@ -39,7 +39,8 @@ def rounds(found: Found) -> list[Found]:
 def medians(found: Found) -> dict[str, dict[str, float]]:
     """Tokens a second by what was done ("decode", "prompt of 128", …) and by side: medians over the rounds.
 
-    A side that did not live to tell is left out.
+    A side that did not live to tell is left out, and so is one that ran in fewer than half of the rounds: its
+    median would be of other minutes.
     """
     each: dict[str, dict[str, list[float]]] = {}
     for part in rounds(found):
@@ -51,7 +52,11 @@ def medians(found: Found) -> dict[str, dict[str, float]]:
             for length, lasted in block.get("prompts", {}).items():
                 name = f"prompt of {int(length):,}"
                 each.setdefault(name, {}).setdefault(side, []).append(int(length) / lasted)
-    return {what: {side: statistics.median(rates) for side, rates in by.items()} for what, by in each.items()}
+    return {
+        what: {side: statistics.median(rates) for side, rates in by.items()
+               if 2 * len(rates) >= max(map(len, by.values()))}
+        for what, by in each.items()
+    }  # fmt: skip
 
 
 def allowed(found: Found) -> dict[str, float]:
