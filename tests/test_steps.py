@@ -306,6 +306,13 @@ def test_the_whole_form_follows_the_config_and_what_a_block_holds(published) -> 
         assert not torch.allclose(prompted(model, 2)[1], before)
         model.blocks[2].experts.down.bias.sub_(1)
         assert off(prompted(model, 2)[1], before.double()) < 1e-2
+        model.blocks[1].attention.frequencies.mul_(2)
+        assert not torch.allclose(prompted(model, 2)[1], before, rtol=1e-3)
+        model.blocks[1].attention.frequencies.div_(2)
+        model.blocks[2].experts.norm.eps = 1.0
+        assert not torch.allclose(prompted(model, 2)[1], before, rtol=1e-3)
+        model.blocks[2].experts.norm.eps = model.config.norm_eps
+        assert off(prompted(model, 2)[1], before.double()) < 1e-2
         shared = model.blocks[0]
         model.blocks[0] = model.blocks[1]
         assert not torch.allclose(prompted(model, 2)[1], before)

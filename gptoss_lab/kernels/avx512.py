@@ -423,17 +423,17 @@ def packed(place: Any, shape: Any) -> Any:
 
 @compiled()
 def blocks_of_one(
-    x: Any, positions: Any, table: Any, sizes: Any, frequencies: Any, concentration: float, eps: float,
-    slots: Any, filled: Any, rings: Any, windows: Any, limit: Any, alpha: Any, parts: int, logits: Any,
-    choice: Any, weight: Any,
+    x: Any, positions: Any, table: Any, sizes: Any, numbers: Any, slots: Any, filled: Any, rings: Any,
+    windows: Any, limit: Any, alpha: Any, parts: int, logits: Any, choice: Any, weight: Any,
 ) -> None:  # fmt: skip
     """One token through all L blocks, in place: x, 1 D, is the residual.
 
-    table: L 22, the addresses of each block's norm, q, k, v, o, their biases, sinks; norm, router, its bias;
-    gate and up, their scales and bias; down, its scales and bias; and of its cache's keys, values and
-    positions. (As arrays they would be hundreds, and code to receive each.) A bias or sink that a model lacks
-    has address 0. sizes: D, H, G, C, F. slots, filled, rings, windows: L, where this token goes, how many
-    slots hold something then, how many there are, and the window. logits: L E; choice, weight: L K.
+    table: L 23, the addresses of each block's norm, q, k, v, o, their biases, sinks; norm, router, its bias;
+    gate and up, their scales and bias; down, its scales and bias; its cache's keys, values and positions; its
+    frequencies. (As arrays they would be hundreds, and code to receive each.) A bias or sink that a model
+    lacks has address 0. sizes: D, H, G, C, F. numbers: L 3, the concentration and both norms' eps. slots,
+    filled, rings, windows: L, where this token goes, how many slots hold something then, how many there are,
+    and the window. logits: L E; choice, weight: L K.
     """
     D, H, G, C, F = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     E, n, m = logits.shape[1], D // BLOCK, F // BLOCK
@@ -444,18 +444,19 @@ def blocks_of_one(
         q_bias, kv_bias, o_bias = H * C * biased, G * C * biased, D * biased
         ring, here = (1, G, rings[layer], C), slice(layer, layer + 1)
         attend_one(
-            x, positions, words(at[0], (D,)), eps,
+            x, positions, words(at[0], (D,)), numbers[layer, 1],
             (words(at[1], (H * C, D)), words(at[2], (G * C, D)), words(at[3], (G * C, D))),
             (words(at[5], (q_bias,)), words(at[6], (kv_bias,)), words(at[7], (kv_bias,))),
             words(at[4], (D, H * C)), words(at[8], (o_bias,)), words(at[9], (H * (at[9] != 0),)),
-            frequencies, concentration, carray(pointer(at[19]), ring, np.float32),
-            carray(pointer(at[20]), ring, np.float32), carray(pointer(at[21]), (1, ring[2]), np.int64),
-            slots[layer], filled[layer], windows[layer], added,
+            carray(pointer(at[22]), (C // 2,), np.float32), numbers[layer, 0],
+            carray(pointer(at[19]), ring, np.float32), carray(pointer(at[20]), ring, np.float32),
+            carray(pointer(at[21]), (1, ring[2]), np.int64), slots[layer], filled[layer], windows[layer],
+            added,
         )  # fmt: skip
         x += added
         route_one(
-            x, words(at[10], (D,)), eps, words(at[11], (E, D)), words(at[12], (E * (at[12] != 0),)), normed,
-            logits[here], choice[here], weight[here],
+            x, words(at[10], (D,)), numbers[layer, 2], words(at[11], (E, D)),
+            words(at[12], (E * (at[12] != 0),)), normed, logits[here], choice[here], weight[here],
         )  # fmt: skip
         mixture_of_one(
             normed, choice[here], weight[here], packed(at[13], (E, 2 * F, n, HALF)),

@@ -40,7 +40,7 @@ def asks(tap: Tap, names: tuple[str, ...]) -> bool:
     tap of another kind sees everything that passes."""
     if tap is SILENT:
         return False
-    return not isinstance(tap, Recorder) or bool(tap.edits) or any(map(tap.wants, names))
+    return type(tap) is not Recorder or bool(tap.edits) or any(map(tap.wants, names))
 
 
 def like_gpt_oss(config: Config) -> bool:
@@ -256,7 +256,7 @@ class TokenStep:
             return False
         if tap is SILENT:
             return True
-        if not isinstance(tap, Recorder) or tap.edits or tap.prefix:
+        if type(tap) is not Recorder or tap.edits or tap.prefix:
             return False
         return all(not name.startswith("blocks.") or general(name) in self.SHOWN for name in tap.keep)
 
@@ -299,23 +299,24 @@ class TokenStep:
         x = model.embed(tokens, positions, tap).clone()
         cache.reserve(1)
         blocks: list[Any] = list(model.blocks)
-        held, first = cache.layers, blocks[0].attention
+        held, halves = cache.layers, [(block.attention, block.experts) for block in blocks]
         slots = np.array([one.seen % one.size for one in held])
         for one in held:
             one.seen += 1
         filled = np.array([min(one.seen, one.size) for one in held])
         rings = np.array([one.size for one in held])
-        windows = np.array([block.attention.window or 0 for block in blocks])
-        caches = [(one.k.data_ptr(), one.v.data_ptr(), one.positions.data_ptr()) for one in held]
+        windows = np.array([half.window or 0 for half, _ in halves])
+        numbers = np.array([(half.concentration, half.norm.eps, other.norm.eps) for half, other in halves])
+        more = [(one.k.data_ptr(), one.v.data_ptr(), one.positions.data_ptr(), half.frequencies.data_ptr())
+                for one, (half, _) in zip(held, halves)]  # fmt: skip
         sizes = np.array([config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.d_ff])
         logits = torch.empty(len(blocks), config.n_experts or 0)
         weight = torch.empty(len(blocks), config.experts_per_token)
         choice = torch.empty(weight.shape, dtype=torch.int64)
         self.form.run(
-            self.form.blocks, x[0].numpy(), positions.numpy(), np.concatenate((table, caches), axis=1), sizes,
-            first.frequencies.numpy(), first.concentration, config.norm_eps, slots, filled, rings, windows,
-            config.swiglu_limit, config.swiglu_alpha, self.form.threads, logits.numpy(), choice.numpy(),
-            weight.numpy(),
+            self.form.blocks, x[0].numpy(), positions.numpy(), np.concatenate((table, more), axis=1), sizes,
+            numbers, slots, filled, rings, windows, config.swiglu_limit, config.swiglu_alpha,
+            self.form.threads, logits.numpy(), choice.numpy(), weight.numpy(),
         )  # fmt: skip
         for n in range(len(blocks) if tap is not SILENT else 0):
             room = tap.within(f"blocks.{n}").within("experts")
