@@ -26,7 +26,7 @@ from gptoss_lab.tap import SILENT, Recorder
 from gptoss_lab.weights import load
 
 pytestmark = pytest.mark.skipif(available() == ("torch",), reason="needs numba")
-NEAR = 1e-3  # logits: activations are rounded to 16 bits, and a whole model multiplies errors
+NEAR = 1e-3  # logits: some forms round activations to 16 bits, and a whole model multiplies errors
 
 
 @contextmanager
@@ -324,6 +324,119 @@ def test_the_whole_form_follows_the_config_and_what_a_block_holds(published) -> 
         for _ in range(3):
             model(torch.tensor([[1]]), cache=prompted_into)
     assert prompted_into.tokens == 2
+
+
+def alike(change: Any, folder: Path, within: float = NEAR) -> None:
+    """Fast and exact kernels over stored weights, both after the same change, decode the same."""
+    models = [fast(folder), load(folder, kernels="exact", dtype="stored")]
+    prompted(models[0], 2)  # so that views of the weights as they were are there
+    for one in models:
+        with torch.no_grad():
+            change(one)
+    ours, right = (prompted(one, 3)[1] for one in models)
+    assert ours.isfinite().all() and off(ours, right.double()) < within
+
+
+def prune(model: Transformer) -> None:
+    router = model.blocks[1].experts.router
+    router.weight = torch.nn.Parameter(router.weight[:4].clone(), requires_grad=False)
+    router.bias = torch.nn.Parameter(router.bias[:4].clone(), requires_grad=False)
+
+
+def turn_around(model: Transformer) -> None:
+    for name in ("q", "k", "v"):
+        line = getattr(model.blocks[0].attention, name)
+        rows, columns = line.weight.shape
+        line.weight = torch.nn.Parameter(line.weight.as_strided((rows, columns), (0, 1)), requires_grad=False)
+
+
+def replace_forward(model: Transformer) -> None:
+    o = model.blocks[1].attention.o
+    o.forward = lambda x: torch.zeros(*x.shape[:-1], o.shape[0])
+
+
+def one_expert_in_one_block(model: Transformer) -> None:
+    experts = model.blocks[1].experts
+    experts.config = experts.config.with_changes(experts_per_token=1)
+
+
+def one_wide_bias(model: Transformer) -> None:
+    down = model.blocks[1].experts.down
+    down.bias = torch.nn.Parameter(down.bias.float(), requires_grad=False)
+
+
+@pytest.mark.parametrize("change", [
+    prune, turn_around, replace_forward, one_expert_in_one_block, one_wide_bias, Transformer.float,
+], ids=lambda change: change.__name__)  # fmt: skip
+def test_what_is_done_to_a_model_shows_in_its_tokens(published, change) -> None:  # noqa: F811
+    alike(change, published)
+
+
+def test_frequencies_of_another_kind_are_not_read_as_float32(published) -> None:  # noqa: F811
+    alike(lambda model: model.to(torch.bfloat16), published, within=0.1)  # keys and angles are bfloat16 then
+
+
+def test_a_cache_of_another_model_is_refused_as_the_exact_model_refuses_it(published) -> None:  # noqa: F811
+    model = fast(published)
+    for changes in ({"n_kv_heads": 1}, {"n_kv_heads": 4}, {"d_head": 32}):
+        with pytest.raises(RuntimeError), torch.no_grad():
+            model(torch.tensor([[1]]), cache=Cache(model.config.with_changes(**changes), 9))
+
+
+def test_rows_that_do_not_lie_in_a_piece_are_rounded_as_those_that_do(published) -> None:  # noqa: F811
+    model = fast(published)
+
+    def as_it_was(value: torch.Tensor, here: Any) -> torch.Tensor:
+        return (value.mT.contiguous() * 1.0).mT
+
+    plain = lab.watch(model, list(range(9)), keep="logits")["logits"]
+    edited = lab.watch(model, list(range(9)), keep="logits", edit={"blocks.*.experts.norm": as_it_was})
+    assert off(edited["logits"], plain.double()) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["blocks.0.attention.q.weight", "blocks.1.attention.sinks",
+                                  "blocks.2.experts.norm.scale"])  # fmt: skip
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_one_weight_alone_may_ask_for_a_gradient(published, name, tokens) -> None:  # noqa: F811
+    model = fast(published)
+    weight = model.get_parameter(name).requires_grad_()
+    model(torch.arange(tokens)[None], cache=Cache(model.config, 9)).square().mean().backward()
+    assert weight.grad is not None and (tokens == 1 or weight.grad.any())
+
+
+def test_hooks_on_all_modules_fire(published) -> None:  # noqa: F811
+    from torch.nn.modules.module import register_module_forward_hook
+
+    model, seen = fast(published), set()
+    prompted(model, 1)
+    hook = register_module_forward_hook(lambda module, given, out: seen.add(type(module).__name__))
+    try:
+        with torch.no_grad():
+            cache, _ = prompted(model, 1)
+            seen.clear()
+            model(torch.tensor([[1]]), cache=Cache(model.config, 2))
+    finally:
+        hook.remove()
+    assert {"Block", "Attention", "Experts", "RMSNorm", "FastLinear"} <= seen
+
+
+def test_what_attention_shows_comes_with_its_keys(published) -> None:  # noqa: F811
+    model, cache, shown = fast(published), None, []
+    cache = Cache(model.config, 5)
+    with torch.no_grad():
+        model(torch.tensor([[5, 6]]), cache=cache)
+        tap = Recorder(["blocks.1.attention.out"], store=lambda name, value, at, keys: shown.append(keys))
+        model(torch.tensor([[7]]), cache=cache, tap=tap)
+    assert shown[0].tolist() == [[0, 1, 2]]
+
+
+def test_views_of_weights_are_not_copied_along(published) -> None:  # noqa: F811
+    import pickle
+
+    model = fast(published)
+    before = len(pickle.dumps(model))
+    prompted(model, 2)
+    assert len(pickle.dumps(model)) < 1.02 * before
 
 
 def test_copies_and_pickles_keep_what_they_need(published) -> None:  # noqa: F811

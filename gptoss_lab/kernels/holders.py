@@ -44,12 +44,17 @@ class FastLinear(Linear):
         """What a trace says of it."""
         return f"fast ({self.form.name})" if self.weight.device.type == "cpu" else "exact"
 
+    @property
+    def readable(self) -> bool:
+        """Whether a kernel can read the weights: bfloat16 still, as they came."""
+        return self.weight.dtype == torch.bfloat16 and bfloat16(self.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """x … I → … O, float32."""
         if not here(x, self.weight):
             return super().forward(x)
         flat = x.reshape(-1, x.shape[-1]).float()
-        if 0 < len(flat) <= self.form.few_dense and bfloat16(self.bias):
+        if 0 < len(flat) <= self.form.few_dense and self.readable:
             return self.form.dense([self.weight], [self.bias], flat).reshape(*x.shape[:-1], -1)
         y = by_tiles(flat, len(self.weight), lambda start, end: self.weight[start:end].float())
         y = y if self.bias is None else y.add_(self.bias)
@@ -110,7 +115,8 @@ class FastStack(PackedStack):
 
 def here(x: Tensor, weight: Tensor) -> bool:
     """Whether the kernels can answer: on the CPU, no gradient asked for."""
-    return weight.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad)
+    asked = x.requires_grad or weight.requires_grad
+    return weight.device.type == "cpu" and not (torch.is_grad_enabled() and asked)
 
 
 def bfloat16(bias: Tensor | None) -> bool:

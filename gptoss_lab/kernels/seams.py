@@ -17,7 +17,7 @@ from ..model.attention import Attention, attend, attend_fused
 from ..model.experts import Experts
 from ..tap import SILENT, Tap
 from .forms import TorchForm
-from .holders import FastLinear, FastStack, bfloat16, here
+from .holders import FastLinear, FastStack, here
 
 INSIDE_ATTENTION = ("scores", "pattern", "sink")
 INSIDE_EXPERTS = ("gate", "up", "act", "pre")
@@ -37,9 +37,9 @@ class Project:
         """As `Attention.project`."""
         lines = [self.attention.q, self.attention.k, self.attention.v]
         chosen = getattr(lines[0], "form", None)
-        rows = x.shape[:-1].numel()
-        usable = all(isinstance(line, FastLinear) and bfloat16(line.bias) for line in lines)
-        if not (chosen and usable and 0 < rows <= chosen.few_dense and here(x, lines[0].weight)):
+        rows, weights = x.shape[:-1].numel(), [line.weight for line in lines]
+        usable = all(isinstance(line, FastLinear) and line.readable for line in lines)
+        if not (chosen and usable and 0 < rows <= chosen.few_dense and all(here(x, w) for w in weights)):
             return Attention.project(self.attention, x)
         flat = x.reshape(rows, -1).float()
         y = chosen.dense([line.weight for line in lines], [line.bias for line in lines], flat)
@@ -66,7 +66,8 @@ class Attend:
         """As `model.attention.attend`."""
         if any(tap.wants(name) for name in INSIDE_ATTENTION):
             return attend(q, k, v, seen, sink, tap, dropout)
-        if dropout or torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        asked = any(one is not None and one.requires_grad for one in (q, k, v, sink))
+        if dropout or asked and torch.is_grad_enabled():
             return attend_fused(q, k, v, seen, sink, tap, dropout)
         few = q.device.type == "cpu" and q.shape[1] <= self.form.few_queries and q.shape[-1] % 16 == 0
         plain = q.dtype == k.dtype == v.dtype == torch.float32 and k.stride(-1) == v.stride(-1) == 1
@@ -128,7 +129,8 @@ class Answers:
         first, down, config = self.experts.gate_up, self.experts.down, self.experts.config
         assert isinstance(first, FastStack) and isinstance(down, FastStack)  # as `fits` saw to it
         assert first.bias is not None and down.bias is not None
-        if any(tap.wants(name) for name in INSIDE_EXPERTS) or not (choice.numel() and here(x, first.blocks)):
+        inside, ready = any(map(tap.wants, INSIDE_EXPERTS)), choice.numel() and fits(self.experts)
+        if inside or not (ready and here(x, first.blocks)):
             return Experts.answers(self.experts, x, choice, tap)
         kept, experts = choice.shape[-1], choice.flatten().numpy()
         if not 0 <= experts.min() <= experts.max() < first.shape[0]:
@@ -136,7 +138,7 @@ class Answers:
             raise IndexError(f"{asked}; there are 0 to {first.shape[0] - 1}")
         place, counts = np.argsort(experts, kind="stable"), np.bincount(experts)
         y = first.form.experts(
-            x.reshape(-1, x.shape[-1]).float(),
+            x.reshape(-1, x.shape[-1]).float().contiguous(),
             place // kept,
             place,
             np.stack((np.arange(len(counts)), counts.cumsum() - counts, counts), axis=1)[counts > 0],

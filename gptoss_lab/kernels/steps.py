@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules import module as everywhere
 
 from ..config import Config
 from ..model.attention import Attention
@@ -27,6 +28,9 @@ from ..weights.mxfp4 import BLOCK
 from .forms import NumbaForm, bits
 from .holders import FastLinear, FastStack, here
 from .seams import Answers, Attend, Project
+
+KINDS = (torch.bfloat16, torch.uint8)
+ATTENTION, EXPERTS = 10, 9  # how many weights the two halves of a block have, norms included
 
 
 def hidden(room: str, *shown: str) -> tuple[str, ...]:
@@ -49,24 +53,32 @@ def like_gpt_oss(config: Config) -> bool:
     return plain and config.d_head % 16 == 0
 
 
-def untouched(part: Any, kind: Any) -> bool:
-    """Whether a part is of this very kind, and nobody hangs on it."""
-    return type(part) is kind and not (part._forward_hooks or part._forward_pre_hooks)
+def hooked(part: Any) -> bool:
+    """Whether somebody hangs on a module, or on all of them."""
+    return bool(part._forward_hooks or part._forward_pre_hooks or everywhere._global_forward_hooks
+                or everywhere._global_forward_pre_hooks)  # fmt: skip
+
+
+def untouched(part: Any, kind: type) -> bool:
+    """Whether a part is of this very kind, answers as that does, and nobody hangs on it."""
+    return type(part) is kind and "forward" not in vars(part) and not hooked(part)
 
 
 class Step:
     """What both forms share: the module, the kernels, and the module's weights as numpy sees them.
 
     The views share memory with the weights, so that one changed in its place is seen; where the module holds
-    others they are made anew.
+    others, or holds them in another way, they are made anew.
     """
 
     hidden: tuple[str, ...] = ()
 
     def __init__(self, module: Any, form: NumbaForm) -> None:
         self.module, self.form = module, form
-        self.places: tuple[int, ...] = ()
-        self.views: list[Any] | None = None
+        self.made: tuple[list[Any], list[Any] | None] = [], None  # what the weights were, and their views
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"module": self.module, "form": self.form, "made": ([], None)}
 
     def on(self, module: Any) -> Step | None:
         """The same, for another module that holds these weights; None where its config asks for others."""
@@ -81,19 +93,28 @@ class Step:
         """The module's weights; None where something else stands in its parts than `attach` put there."""
         raise NotImplementedError
 
+    def wanted(self) -> list[Any]:
+        """Their shapes, by the config; 0 for one that it does not have."""
+        raise NotImplementedError
+
     def weights(self) -> list[Any] | None:
-        """The same for numpy; None where the kernels cannot read them (not bfloat16, not on the CPU, not in a
-        piece)."""
+        """The same for numpy; None where the kernels cannot read them (not bfloat16, not on the CPU, of other
+        shapes, not in a piece), or a gradient is asked for."""
         tensors = self.tensors()
         if tensors is None:
             return None
-        places = tuple([0 if one is None else one.data_ptr() for one in tensors])
-        if places != self.places:
-            self.places, kinds = places, (torch.bfloat16, torch.uint8)
-            readable = all(one is None or one.is_cpu and one.dtype in kinds and one.is_contiguous()
+        if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in tensors):
+            return None
+        lie = [one if one is None else (one.data_ptr(), one.dtype, one.shape, one.stride())
+               for one in tensors]  # fmt: skip
+        known, views = self.made
+        if lie != known:
+            readable = all(one is None or one.is_cpu and one.dtype in KINDS and one.is_contiguous()
                            for one in tensors)  # fmt: skip
-            self.views = [view(one) for one in tensors] if readable else None
-        return self.views
+            readable &= [0 if one is None else tuple(one.shape) for one in tensors] == self.wanted()
+            views = [view(one) for one in tensors] if readable else None
+            self.made = lie, views
+        return views
 
     def usable(self, x: Tensor, tap: Tap) -> bool:
         """Whether this is one token, on the CPU, for which no gradient and nothing hidden is asked."""
@@ -113,10 +134,13 @@ def kept(cache: LayerCache) -> tuple[Any, Any, Any]:
     return cache.k.transpose(1, 2).numpy(), cache.v.transpose(1, 2).numpy(), cache.positions.numpy()
 
 
-def as_made(cache: LayerCache) -> bool:
-    """Whether a cache of one row holds float32 on the CPU, a head's keys together."""
-    k, v = cache.k.transpose(1, 2), cache.v.transpose(1, 2)
-    return k.dtype == torch.float32 and k.is_cpu and len(k) == 1 and k.is_contiguous() and v.is_contiguous()
+def as_made(cache: LayerCache, config: Config) -> bool:
+    """Whether a cache is of one row, for this model, float32 on the CPU, a head's keys together."""
+    shape, where = (1, config.n_kv_heads, cache.size, config.d_head), cache.positions
+    for one in (cache.k.transpose(1, 2), cache.v.transpose(1, 2)):
+        if one.dtype != torch.float32 or not one.is_cpu or one.shape != shape or not one.is_contiguous():
+            return False
+    return where.dtype == torch.int64 and where.shape == (1, cache.size) and where.is_contiguous()
 
 
 def shapes(config: Config) -> list[Any]:
@@ -152,16 +176,24 @@ class AttentionStep(Step):
             return None
         if type(layer.attend) is not Attend or type(layer.project) is not Project:
             return None
-        biases = [line.bias for line in lines]
+        turns, biases = layer.frequencies, [line.bias for line in lines]
+        if turns.dtype != torch.float32 or not (turns.is_cpu and turns.is_contiguous()):
+            return None
+        if turns.shape != (layer.config.d_head // 2,):
+            return None
         sinks = layer.sinks if layer.config.sinks else None
         return [layer.norm.scale, *(line.weight for line in lines), *biases, sinks]
+
+    def wanted(self) -> list[Any]:
+        """Their shapes."""
+        return shapes(self.module.config)[:ATTENTION]
 
     def __call__(
         self, x: Tensor, positions: Tensor, cache: LayerCache | None = None, tap: Tap = SILENT
     ) -> Tensor:
         """As `Attention.forward`."""
         layer = self.module
-        usable = cache is not None and cache.k.dtype == torch.float32 and self.usable(x, tap)
+        usable = cache is not None and as_made(cache, layer.config) and self.usable(x, tap)
         weights = self.weights() if usable else None
         if cache is None or weights is None or positions.shape != (1, 1):
             return Attention.forward(layer, x, positions, cache, tap)
@@ -171,11 +203,11 @@ class AttentionStep(Step):
         held = kept(cache)
         numbers = (slot, min(cache.seen, cache.size), layer.window or 0)
         self.form.run(
-            self.form.single.attend_one, x[0].numpy(), positions.numpy(), scale, layer.norm.eps, (q, k, v),
-            tuple(biases), o, o_bias, sinks, layer.frequencies.numpy(), layer.concentration, *held, *numbers,
-            out.numpy(),
+            self.form.single.attend_one, x[0].contiguous().numpy(), positions.numpy(), scale, layer.norm.eps,
+            (q, k, v), tuple(biases), o, o_bias, sinks, layer.frequencies.numpy(), layer.concentration, *held,
+            *numbers, out.numpy(),
         )  # fmt: skip
-        return tap("out", out[None])
+        return tap.at(keys=cache.positions[:, : numbers[1]])("out", out[None])
 
 
 class ExpertsStep(Step):
@@ -201,6 +233,11 @@ class ExpertsStep(Step):
         packed = [part for one in stacks for part in (one.blocks, one.scales, one.bias)]
         return [layer.norm.scale, layer.router.weight, layer.router.bias, *packed]
 
+    def wanted(self) -> list[Any]:
+        """Their shapes."""
+        every = shapes(self.module.config)
+        return every[ATTENTION:] if type(self.module.answers) is Answers else every[ATTENTION : ATTENTION + 3]
+
     def __call__(self, x: Tensor, tap: Tap = SILENT) -> Tensor:
         """As `Experts.forward`."""
         layer, config, run = self.module, self.module.config, self.form.run
@@ -212,7 +249,7 @@ class ExpertsStep(Step):
         weight = torch.empty(1, 1, config.experts_per_token)
         choice = torch.empty(weight.shape, dtype=torch.int64)
         made = [one[0].numpy() for one in (normed, logits, choice, weight)]
-        run(self.form.single.route_one, x[0].numpy(), scale, layer.norm.eps, router, bias, *made)
+        run(self.form.single.route_one, x[0].contiguous().numpy(), scale, layer.norm.eps, router, bias, *made)
         for name, value in {"norm": normed, "logits": logits, "choice": choice, "weight": weight}.items():
             tap(name, value)
         if not stacks:
@@ -232,8 +269,10 @@ class TokenStep:
 
     def __init__(self, model: Transformer, form: NumbaForm) -> None:
         self.model, self.form = model, form
-        self.views: list[Any] = []
-        self.table: Any = None
+        self.made: tuple[list[Any], Any] = [], None  # views of all weights, and their addresses
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "form": self.form, "made": ([], None)}
 
     def on(self, model: Transformer) -> TokenStep | None:
         """The same, for another model that holds these weights; None where its config asks for others."""
@@ -248,7 +287,13 @@ class TokenStep:
 
     def usable(self, tokens: Tensor, positions: Tensor | None, cache: Cache | None, tap: Tap) -> bool:
         """Whether this is one token for a cache, and all that the tap asks for is shown here."""
-        if cache is None or tokens.shape != (1, 1) or not all(map(as_made, cache.layers)):
+        blocks: list[Any] = list(self.model.blocks)
+        if cache is None or tokens.shape != (1, 1) or len(cache.layers) != len(blocks):
+            return False
+        config = blocks[0].attention.config
+        if not all(as_made(layer, config) for layer in cache.layers):
+            return False
+        if any(half.config is not config for block in blocks for half in (block.attention, block.experts)):
             return False
         if positions is not None and positions.shape != (1, 1) or torch.compiler.is_compiling():
             return False
@@ -260,39 +305,37 @@ class TokenStep:
             return False
         return all(not name.startswith("blocks.") or general(name) in self.SHOWN for name in tap.keep)
 
-    def weights(self) -> Any:
-        """The addresses of all blocks' weights, L 19; None where those of one cannot be read, or are of other
-        shapes than the config's."""
-        blocks: list[Any] = list(self.model.blocks)
+    def weights(self) -> tuple[list[Any], Any]:
+        """Views of all blocks' weights, and their addresses, L 19; None in place of these where those of one
+        block cannot be read."""
         views: list[Any] = []
-        steps: list[Step] = []
-        for block in blocks:
-            if not untouched(block, Block) or "forward" in vars(block):
-                return None
+        for block in self.model.blocks:
+            if not untouched(block, Block):
+                return [], None
             for half, kind in ((block.attention, AttentionStep), (block.experts, ExpertsStep)):
                 step = vars(half).get("forward")
-                if type(step) is not kind or not untouched(half, type(half)):
-                    return None
-                steps.append(step)
-                views.append(step.weights())
-        if len(views) != len(self.views) or any(map(operator.is_not, views, self.views)):
-            self.views, wanted = views, shapes(self.model.config)
-            pairs = list(zip(views[::2], views[1::2]))
-            fit = all(a and e and [len(one) and one.shape for one in a + e] == wanted for a, e in pairs)
-            places = [a.places + e.places for a, e in zip(steps[::2], steps[1::2])]
-            self.table = np.array(places) if fit else None
-        return self.table
+                if type(step) is not kind or hooked(half) or (found := step.weights()) is None:
+                    return [], None
+                views.append(found)
+        known, table = self.made
+        if len(views) != len(known) or any(map(operator.is_not, views, known)):
+            rows = [[one.ctypes.data if len(one) else 0 for one in a + b]
+                    for a, b in zip(views[::2], views[1::2])]  # fmt: skip
+            table = np.array(rows) if {len(row) for row in rows} == {ATTENTION + EXPERTS} else None
+            self.made = views, table
+        return views, table
 
     def __call__(
         self, tokens: Tensor, last: int | None = None, positions: Tensor | None = None,
         cache: Cache | None = None, tap: Tap = SILENT,
     ) -> Tensor:  # fmt: skip
         """As `Transformer.forward`."""
-        model, config = self.model, self.model.config
-        table = self.weights() if self.usable(tokens, positions, cache, tap) else None
+        model, table = self.model, None
+        if self.usable(tokens, positions, cache, tap):
+            views, table = self.weights()  # which stay as long as the kernel reads them
         if table is None or cache is None:
             return Transformer.forward(model, tokens, last, positions, cache, tap)
-        check(tokens, config)
+        check(tokens, model.config)
         if positions is None:
             positions = torch.full((1, 1), cache.tokens)
         tap = tap.at(positions=positions)
@@ -300,6 +343,7 @@ class TokenStep:
         cache.reserve(1)
         blocks: list[Any] = list(model.blocks)
         held, halves = cache.layers, [(block.attention, block.experts) for block in blocks]
+        config = halves[0][0].config
         slots = np.array([one.seen % one.size for one in held])
         for one in held:
             one.seen += 1

@@ -48,12 +48,17 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step of all groups."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for weight in group["params"] if group.get("apart") else ():
                 if weight.grad is not None:
                     self.turn(weight, group["lr"], group["weight_decay"], group["apart"])
                     weight.grad = None  # AdamW passes over it
-        return super().step(closure)
+        super().step()
+        return loss
 
     def turn(self, weight: Tensor, rate: float, decay: float, apart: int) -> None:
         """One step of one tensor."""

@@ -120,6 +120,9 @@ def read_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             weight.copy_(opened.get_tensor(f"model.{name}"))
             if optimizer is not None and run.done:
                 kinds = [kind for kind in KINDS if f"adam.{kind}.{name}" in names]
+                if not kinds:
+                    lacks = f"{folder / CHECKPOINT} lacks the averages of {name}"
+                    raise ValueError(f"{lacks}; delete it to begin anew")
                 kept = {kind: opened.get_tensor(f"adam.{kind}.{name}").to(weight.device) for kind in kinds}
                 optimizer.state[weight] = kept
     return run
