@@ -65,15 +65,20 @@ def main() -> int:
     given = asked.parse_args()
     torch.set_num_threads(given.threads)
     out: Path = given.out or OUT / f"{given.model}.json"
-    found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"runs": []}
+    found: dict[str, Any] = {"model": given.model, "runs": []}
+    if out.exists():
+        found = json.loads(out.read_text(encoding="utf-8"))
+    if found["model"] != given.model:
+        asked.error(f"{out} holds runs of {found['model']}; name another file with --out")
     made = {(run["optimizer"], run["peak"], run["steps"]) for run in found["runs"]}
     for peak in given.peaks:
         if (given.optimizer, peak, given.steps) in made:
             continue
         print(f"{given.model}, {given.optimizer}, peak {peak:g}: {given.steps} steps", flush=True)
-        found["runs"].append(measured(given.model, given.optimizer, peak, given.steps))
-        found |= {"model": given.model, "date": time.strftime("%Y-%m-%d"), "machine": machine(),
-                  "command": "python benchmarks/rate_grid.py " + " ".join(sys.argv[1:])}  # fmt: skip
+        run = measured(given.model, given.optimizer, peak, given.steps)
+        command = "python benchmarks/rate_grid.py " + " ".join(sys.argv[1:])
+        run |= {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "command": command}
+        found["runs"].append(run)
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as beside:
             beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
