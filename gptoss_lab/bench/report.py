@@ -157,9 +157,9 @@ def less_memory(found: Found) -> str:
     blocks = [block[kind] | {"kind": kind} for block in [*rounds(found)[:1], *within]
               for kind in sides if kind in block]  # fmt: skip
     head = ["limit", "", "decode, tokens/s", "from disk, prompt and 64", "peak", "of it no file", ""]
-    ordered = sorted((block for block in blocks if block["limit"] in limits),
-                     key=lambda block: (limits.index(block["limit"]), sides.index(block["kind"])))  # fmt: skip
-    return aligned(head, [row_of_limit(block) for block in ordered])
+    shown = [block for block in blocks if block["limit"] in limits]
+    shown.sort(key=lambda block: (limits.index(block["limit"]), sides.index(block["kind"])))
+    return aligned(head, [row_of_limit(block) for block in shown])
 
 
 def row_of_limit(block: Found) -> list[str]:
