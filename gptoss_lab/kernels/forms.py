@@ -5,7 +5,7 @@
     unpack(blocks, scales)               packed rows → float32
     multiply(blocks, scales, x, jobs)    a few vectors through the matrices of their experts
     dense(weights, biases, x)            a few vectors through bfloat16 matrices
-    attend(q, k, v, seen, sink)          a few queries over many keys
+    attend(q, k, v, seen, sink)          queries over keys, no scores kept
     experts(x, …)                        any number of tokens through gpt-oss's experts, gate to down
 
 The compiled kernels take as many threads as torch is told to (torch.set_num_threads), one call at a time.
@@ -143,7 +143,7 @@ class NumbaForm(TorchForm):
         return out
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sink: Tensor | None) -> Tensor:
-        """A few queries over many keys."""
+        """Queries over keys."""
         out = torch.empty(q.shape)
         sinks = torch.empty(0, 0, 0) if sink is None else sink
         self.run(self._attend, *(one.numpy() for one in (q, k, v, seen, sinks, out)))

@@ -48,7 +48,7 @@ class Project:
 
 
 class Attend:
-    """Attention that never holds more than some scores: a kernel for a few queries, parts for more."""
+    """Attention that never holds more than some scores: a kernel where there is one, else in parts."""
 
     def __init__(self, chosen: TorchForm) -> None:
         self.form = chosen
