@@ -18,7 +18,7 @@ CHOICES = {
     "family": ("gpt2", "gpt-oss", "qwen3-moe"),
     "norm": ("layer", "rms"),
     "positions": ("learned", "rope"),
-    "activation": ("gelu", "swiglu", "clamped_swiglu"),
+    "activation": ("gelu", "silu", "swiglu", "clamped_swiglu"),
     "stored": ("float32", "bfloat16"),
     "stored_experts": ("same", "mxfp4"),
 }
@@ -180,7 +180,7 @@ class Config:
     @property
     def gated(self) -> bool:
         """Whether the feed-forward part multiplies a gate with an up projection."""
-        return self.activation != "gelu"
+        return self.activation in ("swiglu", "clamped_swiglu")
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Config:

@@ -80,7 +80,7 @@ def experts(config: Config) -> str | None:
 
 def gated_experts(config: Config) -> str | None:
     """Experts with a gate."""
-    no_gate = f"{config.name}'s experts have no gate (GELU); see 'blocks.*.experts.pre'"
+    no_gate = f"{config.name}'s experts have no gate ({config.activation}); see 'blocks.*.experts.pre'"
     return experts(config) or (None if config.gated else no_gate)
 
 
@@ -97,8 +97,8 @@ def mlp(config: Config) -> str | None:
 
 def mlp_gated(config: Config) -> str | None:
     """A dense MLP with a gate."""
-    no_gate = None if config.gated else f"{config.name}'s MLP has no gate (GELU); see 'blocks.*.mlp.pre'"
-    return mlp(config) or no_gate
+    no_gate = f"{config.name}'s MLP has no gate ({config.activation}); see 'blocks.*.mlp.pre'"
+    return mlp(config) or (None if config.gated else no_gate)
 
 
 def mlp_plain(config: Config) -> str | None:

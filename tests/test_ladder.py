@@ -27,6 +27,7 @@ from gptoss_lab.training.ladder import (
     STEPS,
     TOP,
     as_large,
+    aside,
     byte_encoding,
     ladder,
     multiplied,
@@ -41,6 +42,7 @@ from gptoss_lab.training.objective import gradients, in_phase
 from gptoss_lab.weights import round_to_mxfp4
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
+THRICE = ("shape", "Swish", "the experts' rate", "many epochs")
 CHANGES = [name for name in NUMBER if 0 < NUMBER[name] <= NUMBER[TOP]]
 
 
@@ -99,6 +101,20 @@ def test_equal_totals_are_equal_within_a_hundredth():
         config = as_large(small, large)
         assert changed(config, rung(small)) == set()
         assert abs(parameters(config) / parameters(rung(large)) - 1) < 0.01
+
+
+def test_a_model_aside_differs_from_its_rung_by_what_it_asks():
+    named = {"experts-slowly": ("experts", []), "swish": ("yarn", ["activation"]), "repeated": (TOP, []),
+             "repeated-with-dropout": (TOP, ["dropout"])}  # fmt: skip
+    for name, (like, changes) in named.items():
+        assert changed(aside(name), rung(like)) == set(changes), name
+    with pytest.raises(ValueError, match="no model 'swoosh'; there are experts-slowly, swish"):
+        aside("swoosh")
+
+
+def test_what_is_left_out_is_trained_at_the_rate_of_its_kind():
+    rates = {entry.config.name: entry.rate for entry in plan() if entry.purpose == "leave one out"}
+    assert rates.pop("without-experts") == "swiglu" and set(rates.values()) == {"mxfp4"}
 
 
 def test_other_depths_are_the_same_rung():
@@ -172,8 +188,8 @@ def test_the_plan_begins_with_the_grid_and_goes_on_with_every_rung():
     seeds: dict[str, set[int]] = {}
     for entry in entries:
         seeds.setdefault(entry.config.name, set()).add(entry.seed)
-    assert all(seeds[name] == {0, 1, 2} for name in NUMBER)
-    assert all(seeds[config.name] == {0, 1} for config in every_config() if config.name not in NUMBER)
+    thrice = {*NUMBER, *(e.config.name for e in entries if e.purpose in THRICE)}
+    assert all(told == ({0, 1, 2} if name in thrice else {0, 1}) for name, told in seeds.items())
 
 
 def test_an_unknown_rung_is_refused():
@@ -184,8 +200,12 @@ def test_an_unknown_rung_is_refused():
 # Experts without a gate, which leaving SwiGLU out needs
 
 
-def test_experts_with_gelu_are_their_definition():
-    model = random_model(gpt_oss(activation="gelu"))
+UNGATED = pytest.mark.parametrize("activation, form", [("gelu", gelu), ("silu", torch.nn.functional.silu)])
+
+
+@UNGATED
+def test_experts_without_a_gate_are_their_definition(activation, form):
+    model = random_model(gpt_oss(activation=activation))
     experts = model.blocks[0].experts
     assert tuple(experts.gate_up.weight.shape) == (7, 11, 10)
     x, choice = torch.randn(2, 5, 10), torch.randint(7, (2, 5, 2))
@@ -194,31 +214,33 @@ def test_experts_with_gelu_are_their_definition():
         for t in range(5):
             for k in range(2):
                 e = int(choice[b, t, k])
-                act = gelu(experts.gate_up.weight[e] @ x[b, t] + experts.gate_up.bias[e])
+                act = form(experts.gate_up.weight[e] @ x[b, t] + experts.gate_up.bias[e])
                 expected[b, t, k] = experts.down.weight[e] @ act + experts.down.bias[e]
-    for form in (gather, walk):
-        form(model)
+    for way in (gather, walk):
+        way(model)
         torch.testing.assert_close(experts.answers(x, choice), expected, atol=2e-5, rtol=2e-5)
 
 
-def test_experts_with_gelu_show_what_they_have():
-    config = gpt_oss(activation="gelu")
+@UNGATED
+def test_experts_without_a_gate_show_what_they_have(activation, form):
+    config = gpt_oss(activation=activation)
     kept = record(random_model(config), random_tokens(config))
     assert kept.keys() == points.names(config).keys()
     assert kept["blocks.1.experts.pre"].shape == (3, 9, 2, 11)
-    torch.testing.assert_close(gelu(kept["blocks.1.experts.pre"]), kept["blocks.1.experts.act"])
-    with pytest.raises(ValueError, match=r"no gate \(GELU\); see 'blocks.\*.experts.pre'"):
+    torch.testing.assert_close(form(kept["blocks.1.experts.pre"]), kept["blocks.1.experts.act"])
+    with pytest.raises(ValueError, match=rf"no gate \({activation}\); see 'blocks.\*.experts.pre'"):
         points.match("blocks.0.experts.gate", config)
     with pytest.raises(ValueError, match="experts are gated; see 'blocks.*.experts.gate' and '.up'"):
         points.match("blocks.0.experts.pre", gpt_oss())
 
 
-def test_experts_with_gelu_train_as_the_explicit_model_does():
-    config = gpt_oss(activation="gelu", yarn=None)
+@UNGATED
+def test_experts_without_a_gate_train_as_the_explicit_model_does(activation, form):
+    config = gpt_oss(activation=activation, yarn=None)
     windows = random_tokens(config, batch=3, count=20)
     found = []
-    for form in (lambda model: model, attach):
-        model = form(random_model(config).requires_grad_(True))
+    for way in (lambda model: model, attach):
+        model = way(random_model(config).requires_grad_(True))
         gradients(model, windows, 0.1)
         found.append({name: weight.grad for name, weight in model.named_parameters()})
     for name, gradient in found[0].items():

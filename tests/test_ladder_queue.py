@@ -18,7 +18,7 @@ from toys import one_thread
 from gptoss_lab import cli
 from gptoss_lab.config import Config
 from gptoss_lab.model import Transformer
-from gptoss_lab.training import outcome, queue
+from gptoss_lab.training import ladder, outcome, queue
 from gptoss_lab.training import train as training
 from gptoss_lab.training.corpus import DOMAINS, heldout_windows
 from gptoss_lab.training.ladder import Entry, byte_encoding, first_rung, plan, recipe_for, rung
@@ -84,14 +84,31 @@ def test_a_run_of_the_grid_is_not_made_again_for_its_rung():
     assert waiting(ENTRIES, found | {"b.seed0.lr0.001": with_score(3.0)}) == []
 
 
-def test_the_plan_has_ninetynine_runs_in_the_order_of_what_they_tell():
+def test_the_plan_has_its_runs_in_the_order_of_what_they_tell():
     left = waiting(plan(), {})
-    assert len(left) == 99
+    assert len(left) == 113
     purposes = [entry.purpose for entry in left]
     assert purposes[:16] == ["learning rate"] * 16 and purposes[16:49] == ["rungs"] * 33
     assert [entry.seed for entry in left[16:49]] == [0] * 9 + [1] * 12 + [2] * 12
-    assert purposes[49:69] == ["leave one out"] * 20 and purposes[-6:] == ["shape"] * 6
-    assert left[-7].seed == 1
+    assert purposes[49:69] == ["leave one out"] * 20 and purposes[-20:-12] == ["shape"] * 8
+    assert purposes[-12:] == ["Swish", "the experts' rate", "many epochs", "many epochs"] * 3
+    assert left[-21].seed == 1
+
+
+def test_a_run_that_repeats_reads_the_beginning_of_each_corpus_alone(tmp_path, quick, monkeypatch):
+    seen = {}
+
+    def trained(recipe, place, texts, **more):
+        seen.update(texts)
+        place.mkdir()
+        raise Diverged("enough")
+
+    monkeypatch.setattr(queue, "train", trained)
+    texts = {"a": torch.arange(90_000), "b": torch.arange(5)}
+    entry = next(entry for entry in plan() if entry.purpose == "many epochs")
+    queue.run_one(entry, 1e-3, tmp_path, tmp_path / "into", texts, 10, True)
+    assert {name: len(ids) for name, ids in seen.items()} == {"a": ladder.REPEATED, "b": 5}
+    assert ladder.STEPS * ladder.BATCH * ladder.SHORT == 20 * ladder.REPEATED * len(DOMAINS)
 
 
 def test_the_listing_tells_hours_and_what_is_in():

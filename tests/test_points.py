@@ -155,7 +155,7 @@ def test_a_glob_picks_in_the_order_of_the_pass_whatever_the_order_asked():
         (gpt2, "blocks.1.experts.choice", "one dense MLP a layer, no experts; see 'blocks.*.mlp.*'"),
         (gpt2, "blocks.*.experts.*", "no experts"),
         (gpt2, "blocks.2.attention.q_rotated", "learned positions; see 'position_embedding'"),
-        (gpt2, "blocks.0.mlp.gate", "no gate (GELU); see 'blocks.*.mlp.pre'"),
+        (gpt2, "blocks.0.mlp.gate", "no gate (gelu); see 'blocks.*.mlp.pre'"),
         (gpt2, "blocks.0.attention.q_normed", "does not normalise q and k"),
         (gpt_oss, "position_embedding", "toy-oss has no learned positions"),
         (gpt_oss, "blocks.0.mlp.out", "toy-oss has experts, no dense MLP; see 'blocks.*.experts.*'"),

@@ -17,6 +17,7 @@ from ..weights.places import ASSETS
 from .words import number, table
 
 LARGE = {"gpt-oss": "gpt-oss-20b", "gpt2": "gpt2"}
+RATES = ASSETS / "results" / "rates"
 TITLE = {"gpt-oss-20b": "gpt-oss-20b", "gpt2": "GPT-2 (124M)"}
 
 
@@ -122,8 +123,23 @@ def making(log: Mapping[str, Any]) -> str:
         f"{stops}{early} {phases(recipe)} {recipe.stepped_by}; the learning rate rose over "
         f"{recipe.warmup} steps to {recipe.peak:g} and fell in a straight line to zero; weight decay "
         f"{recipe.decay:g} on matrices, gradients clipped at {recipe.clip:g}.{balance(run)}{fell} Every loss "
-        f"of every step is in `training.json` beside the weights.{since(recipe)}"
+        f"of every step is in `training.json` beside the weights.{since(recipe)}{searched(recipe)}"
     )
+
+
+def searched(recipe: Recipe) -> str:
+    """What the short runs that its rate was chosen by came to (`benchmarks/rate_grid.py`); "" without any."""
+    path = RATES / f"{recipe.name}.json"
+    runs = json.loads(path.read_text("utf-8"))["runs"] if path.is_file() else []
+    runs = sorted((run for run in runs if run["optimizer"] == recipe.optimizer), key=lambda run: run["peak"])
+    if not runs:
+        return ""
+    best = min(runs, key=lambda run: run["mean"])
+    taken = "the best" if best["peak"] == recipe.peak else f"the best, {best['peak']:g}, is not what it has"
+    told = ", ".join(f"{run['peak']:g}: {number(run['mean'])}" for run in runs)
+    return (f"\n\nThe peak rate is {taken} of a small grid, the same for both miniatures: bits per byte of "
+            f"held-out text after {runs[0]['steps']} steps, by peak rate, {told} "
+            f"(`python benchmarks/rate_grid.py --model {recipe.name}`).")  # fmt: skip
 
 
 def since(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """The feed-forward half of a block: one dense MLP, or a router that chooses K of E small ones for each token.
 
     GELU(x)  = x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³)))       GPT-2 uses the tanh form      arXiv 1606.08415
+    SiLU(x)  = x·sigmoid(x)                                    Swish's other name            arXiv 1710.05941
     SwiGLU   = gate·sigmoid(gate) · up                         Qwen3                         arXiv 2002.05202
     clamped  = g·sigmoid(1.702 g) · (u + 1)                    gpt-oss; g = min(gate, 7), u = clamp(up, −7, 7)
     mixture  = Σ weight_k · expert_k(x)         the K largest logits, softmax over those K arXiv 1701.06538
@@ -45,15 +46,17 @@ def halves(gate_up: Tensor) -> Tensor:
     return gate_up.unflatten(-1, (-1, 2)).movedim(-1, 0).contiguous()
 
 
-def activate(config: Config, gate: Tensor, up: Tensor) -> Tensor:
-    """The gated activation that a config names."""
+def activate(config: Config, gate: Tensor, up: Tensor | None = None) -> Tensor:
+    """The activation that a config names, of a gate and an up, or of one number where there is no gate."""
+    if up is None:
+        return F.silu(gate) if config.activation == "silu" else gelu(gate)
     if config.activation == "swiglu":
         return swiglu(gate, up)
     return clamped_swiglu(gate, up, config.swiglu_limit, config.swiglu_alpha)
 
 
 class MLP(nn.Module):
-    """One dense MLP with its norm: up, GELU, down; or gate and up, SwiGLU, down."""
+    """One dense MLP with its norm: up, GELU or SiLU, down; or gate and up, SwiGLU, down."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -71,13 +74,13 @@ class MLP(nn.Module):
             gate, up = tap("gate", self.gate(x)), tap("up", self.up(x))  # B T F
             act = tap("act", activate(self.config, gate, up))
         else:
-            act = tap("act", gelu(tap("pre", self.up(x))))
+            act = tap("act", activate(self.config, tap("pre", self.up(x))))
         return tap("out", self.down(act))
 
 
 class Experts(nn.Module):
     """A router and its experts, with their norm. Rows of `gate_up` alternate: gate 0, up 0, gate 1, up 1, …;
-    with GELU there is no gate, and every row is an up.
+    with GELU or SiLU there is no gate, and every row is an up.
 
     `answers` is a seam: a faster form with its signature may be put there. This one gathers the matrices for
     up to `few` tokens (static shapes, so it compiles whole) and walks over the experts for more.
@@ -112,9 +115,9 @@ class Experts(nn.Module):
         return self.down(self.activated(gate_up, tap), choice)
 
     def activated(self, gate_up: Tensor, tap: Callable[[str, Tensor], Tensor]) -> Tensor:
-        """gate and up, … 2F, or what GELU is taken of, … F → … F."""
+        """gate and up, … 2F, or what GELU or SiLU is taken of, … F → … F."""
         if not self.config.gated:
-            return tap("act", gelu(tap("pre", gate_up)))
+            return tap("act", activate(self.config, tap("pre", gate_up)))
         gate, up = halves(gate_up)
         return tap("act", activate(self.config, tap("gate", gate), tap("up", up)))
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Config
-from ..model.experts import Experts, activate, gelu
+from ..model.experts import Experts, activate
 from ..model.linear import Stack
 from ..tap import SILENT, Tap
 from ..weights import round_to_mxfp4
@@ -88,7 +88,7 @@ class Mixture(torch.autograd.Function):
         down_bias: Tensor | None, counts: list[int], config: Config, products: torch.dtype,
     ) -> Tensor:  # fmt: skip
         """One expert after another."""
-        parts = 2 if config.gated else 1  # gate and up, or what GELU is taken of
+        parts = 2 if config.gated else 1  # gate and up, or the one that GELU or SiLU is taken of
         ctx.biased = (first_bias is not None, down_bias is not None)
         x, first, down = (part.to(products) for part in (x, first, down))
         first_bias, down_bias = (None if b is None else b.to(products) for b in (first_bias, down_bias))
@@ -100,7 +100,7 @@ class Mixture(torch.autograd.Function):
             for n, into in enumerate(hidden):
                 product(x[here], first[e, n::parts].T, first_bias, (e, slice(n, None, parts)), into[here])
             wide = [h[here].float() for h in hidden]
-            act = activate(config, *wide) if config.gated else gelu(wide[0])
+            act = activate(config, *wide)
             product(act.to(products), down[e].T, down_bias, e, answer[here])
         ctx.save_for_backward(x, first, down, *hidden)
         ctx.counts, ctx.config = counts, config
@@ -126,8 +126,7 @@ class Mixture(torch.autograd.Function):
                 act, *d_hidden = slopes(config, *wide)
                 d_hidden = [slope.mul_(d_act) for slope in d_hidden]
             else:
-                act = gelu(wide[0])
-                d_hidden = [torch.ops.aten.gelu_backward(d_act, wide[0], approximate="tanh")]
+                act, d_hidden = activate(config, *wide), [plain_backward(config, d_act, *wide)]
             torch.mm(dy.T, act.to(products), out=d_down[e])
             if d_down_bias is not None:
                 torch.sum(d_answer[here], 0, out=d_down_bias[e])
@@ -138,6 +137,13 @@ class Mixture(torch.autograd.Function):
                 if d_first_bias is not None:
                     d_first_bias[e, n::parts] = exact.sum(0)
         return d_x.float(), d_first.float(), d_first_bias, d_down.float(), d_down_bias, None, None, None
+
+
+def plain_backward(config: Config, d_act: Tensor, x: Tensor) -> Tensor:
+    """The gradient at `x` of an activation without a gate."""
+    if config.activation == "silu":
+        return torch.ops.aten.silu_backward(d_act, x)
+    return torch.ops.aten.gelu_backward(d_act, x, approximate="tanh")
 
 
 def stretches(counts: list[int]) -> list[slice]:

@@ -8,7 +8,8 @@ test).
 
 All rungs read the same bytes in the same order: nine tenths of the steps in windows of 256, the last tenth
 in windows of 1,024. There YaRN is switched on and experts are rounded to MXFP4, on the rungs that have them.
-GPT-2's table of positions has 1,024 rows for that.
+GPT-2's table of positions has 1,024 rows for that. (All runs of one seed, that is; a few that ask what
+repetition does read little text over and over: `aside`.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import cache
 
 import tiktoken
 
-from ..config import Config, Yarn
+from ..config import Config, Yarn, require
 from ..cost import active_parameters, parameters
 from ..text.tokens import END
 from .recipes import Phase, Recipe
@@ -28,6 +29,7 @@ SHORT, LONG, BATCH = 256, 1024, 8        # tokens (bytes) a window in the two ph
 STEPS = 1500                             # of BATCH · SHORT tokens each: 3,072,000 in all
 PACKED = 32                              # MXFP4 packs widths that are multiples of it
 LAYERS, OTHER_LAYERS = 6, (2, 12)
+REPEATED = 25_600                        # bytes of each corpus, read 20 times over by the runs that repeat
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 GRIDS = {"gpt2": RATES[:5], "swiglu": RATES[:5], "mxfp4": RATES}  # went on while the best was at an end
 ANCHORS = tuple(GRIDS)                   # rungs whose learning rate is searched for; see `anchor_of`
@@ -98,8 +100,7 @@ def ladder(layers: int = LAYERS) -> tuple[Config, ...]:
 
 def rung(name: str, layers: int = LAYERS) -> Config:
     """The config of one rung by its name. ValueError for a name that there is none of."""
-    if name not in NUMBER:
-        raise ValueError(f"no rung {name!r}; there are {', '.join(NUMBER)}")
+    require(name in NUMBER, f"no rung {name!r}; there are {', '.join(NUMBER)}")
     return ladder(layers)[NUMBER[name]]
 
 
@@ -132,12 +133,37 @@ def of_depth(name: str, layers: int) -> Config:
     return rung(name, layers).with_changes(name=f"{name}-{layers}-layers")
 
 
+@cache
+def aside(name: str) -> Config:
+    """A model that asks one question of its own. ValueError for a name that there is none of.
+
+    experts-slowly: the rung "experts" at the rate of the rung below it, since the two rungs differ in that as
+    well. swish: the last rung with GELU, with Swish in its place. repeated, repeated-with-dropout: the rung
+    `TOP`, and that with GPT-2's dropout, of which every run reads `REPEATED` bytes of each corpus over and
+    over.
+    """
+    made = {
+        "experts-slowly": lambda: rung("experts"),
+        "swish": lambda: rung("yarn").with_changes(activation="silu"),
+        "repeated": lambda: rung(TOP),
+        "repeated-with-dropout": lambda: without("no-dropout"),
+    }
+    require(name in made, f"no model {name!r}; there are {', '.join(made)}")
+    return made[name]().with_changes(name=name)
+
+
 def anchor_of(name: str) -> str:
     """The anchor whose learning rate a rung takes: the last one at or below it, and the highest from the
     experts on."""
     if NUMBER[name] >= NUMBER["experts"]:
         return "mxfp4"
     return "swiglu" if NUMBER[name] >= NUMBER["swiglu"] else "gpt2"
+
+
+def anchor_without(name: str) -> str:
+    """The anchor whose rate `TOP` takes with a change undone: its own, and the dense one's without
+    experts."""
+    return "swiglu" if name == "experts" else "mxfp4"
 
 
 def recipe_for(config: Config, rate: float) -> Recipe:
@@ -150,13 +176,15 @@ def recipe_for(config: Config, rate: float) -> Recipe:
 @dataclass(frozen=True)
 class Entry:
     """One run of the plan: `rate` is its peak learning rate, or the anchor whose best one it takes;
-    `purpose` is the comparison that it is for; `matching` says what it has in common with the others."""
+    `purpose` is the comparison that it is for; `matching` says what it has in common with the others; of each
+    corpus it reads the first `read` bytes alone, or all."""
 
     config: Config
     seed: int
     rate: float | str
     purpose: str
     matching: str = "parameters that a token is multiplied with"
+    read: int | None = None
 
     def id(self, rates: Mapping[str, float]) -> str:
         """Its name on disk; rates: the best rate of each anchor. KeyError while that is not known."""
@@ -181,7 +209,7 @@ def plan() -> list[Entry]:
 
     def left_out(seed: int) -> list[Entry]:
         names = [name for name in NUMBER if 0 < NUMBER[name] <= NUMBER[TOP]]
-        return [Entry(without(name), seed, "mxfp4", "leave one out") for name in names]
+        return [Entry(without(name), seed, anchor_without(name), "leave one out") for name in names]
 
     ends = ("gpt2", "mxfp4")
     sizes = [(of_depth(name, layers), anchor_of(name)) for layers in OTHER_LAYERS for name in ends]
@@ -196,4 +224,10 @@ def plan() -> list[Entry]:
                     for config in totals]  # fmt: skip
     from .shapes import entries as shapes  # which is made of this file's parts
 
-    return entries + shapes()
+    entries += shapes()
+    for seed in (0, 1, 2):
+        entries.append(Entry(aside("swish"), seed, anchor_of("yarn"), "Swish"))
+        entries.append(Entry(aside("experts-slowly"), seed, "swiglu", "the experts' rate"))
+        entries += [Entry(aside(name), seed, "mxfp4", "many epochs", read=REPEATED)
+                    for name in ("repeated", "repeated-with-dropout")]  # fmt: skip
+    return entries

@@ -187,6 +187,7 @@ def run_one(
     Its checkpoints are deleted then. A run whose loss becomes infinite has a result too, which says so.
     """
     name, recipe = entry.id({str(entry.rate): rate}), recipe_for(entry.config, rate)
+    texts = {domain: ids[: entry.read] for domain, ids in texts.items()}
     place, early = folder / name, folder / name / "untaught.json"
     more: dict[str, Any] = {"steps": steps, "seed": entry.seed, "texts": texts, "quiet": quiet,
                             "pause": folder / PAUSE}  # fmt: skip

@@ -120,7 +120,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(MINI_OSS, (Phase(0.88, 256, 8), Phase(0.12, 1024, 2, yarn=True, rounded=True)), peak=4e-3,
                products="bfloat16", optimizer="muon"),
-        Recipe(MINI_GPT2, (Phase(1.0, 256, 8),), peak=3e-3, products="bfloat16", optimizer="muon"),
+        Recipe(MINI_GPT2, (Phase(1.0, 256, 8),), peak=8e-3, products="bfloat16", optimizer="muon"),
     )
 }  # fmt: skip
 
