@@ -4,7 +4,7 @@
 # make conformance   measure docs/conformance.md anew (minutes)
 # make performance   measure docs/performance.md anew: CHECKPOINT=FOLDER of a gpt-oss-20b; an hour, in any pieces
 # make pictures      take the pictures of docs/explorer.md and the README anew (needs Chromium)
-# make ladder        docs/ladder.md, its pictures and notebook 07 anew, from the ladder's results
+# make ladder        docs/ladder.md, its pictures, docs/claims.md and notebooks 07 to 09 anew, from the ladder's results
 # make setup   the environment alone
 # make clean   remove .venv and everything else that was made
 #
@@ -60,11 +60,13 @@ performance: $(STAMP)
 pictures: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/pictures.py
 
-# After results have come in. The notebook's pictures are of results too, so it is run and saved.
+# After results have come in. The notebooks' pictures are of results too, so they are run and saved.
 ladder: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m gptoss_lab.training.ladder_report docs/ladder.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/ladder_pictures.py
-	OMP_NUM_THREADS=1 $(BIN)/python tests/run_notebook.py notebooks/07_gpt2_to_gpt_oss.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python -m gptoss_lab.study.claims docs/claims.md
+	for notebook in 07_gpt2_to_gpt_oss 08_claims_on_trial 09_gpt_oss_beside_qwen3; do \
+	    OMP_NUM_THREADS=1 $(BIN)/python tests/run_notebook.py notebooks/$$notebook.ipynb || exit 1; done
 
 setup: $(STAMP)
 

@@ -16,6 +16,7 @@ from gptoss_lab.training import live
 from gptoss_lab.training.corpus import DOMAINS
 from gptoss_lab.training.ladder import LONG, NUMBER, RUNGS, SHORT, TOP, Entry, multiplied, plan
 from gptoss_lab.training.ladder_numbers import Found, Row
+from gptoss_lab.training.ladder_tables import spikes
 from gptoss_lab.training.lookback import bigrams
 from gptoss_lab.training.outcome import EDGES
 from gptoss_lab.training.queue import RESULTS, results
@@ -31,7 +32,7 @@ def state(entries: list[Entry], found: Found) -> str:
 
 
 def differences(entries: list[Entry], found: Found) -> Still:
-    """Rung less the rung below."""
+    """Rung less the rung before."""
     return ladder.differences(**numbers.drawn(numbers.rungs(entries, found)), source=state(entries, found),
                               title="What each change bought, one after another")  # fmt: skip
 
@@ -39,9 +40,10 @@ def differences(entries: list[Entry], found: Found) -> Still:
 def left_out(entries: list[Entry], found: Found) -> Still:
     """The top without one change."""
     (top,) = [row for row in numbers.rungs(entries, found) if row.name == TOP]
+    rows = numbers.left_out(entries, found)
     return ladder.differences(
-        **numbers.drawn(numbers.left_out(entries, found)), less="less the whole", whole=top.level,
-        source=state(entries, found), title=f"One change left out of “{top.title}”: right means missed",
+        **numbers.drawn(rows), less="less the whole", whole=numbers.whole(rows),
+        source=state(entries, found), title=f"One change undone in “{top.title}”: right means missed",
     )  # fmt: skip
 
 
@@ -69,9 +71,12 @@ def curves(entries: list[Entry], found: Found) -> Still:
 
 def positions(entries: list[Entry], found: Found) -> Still:
     """Loss by position: windows of 1,024, and beyond."""
-    lines = {row.title: numbers.by_position(row) for row in shown(entries, found)}
+    rows = shown(entries, found)
+    lines, longer = ({row.title: numbers.by_position(row, windows) for row in rows}
+                     for windows in ("far", "beyond"))  # fmt: skip
     marks = {SHORT: "nine tenths of training", LONG: "the longest that was trained"}
-    return ladder_runs.positions(list(zip(EDGES, EDGES[1:])), lines, marks, source=state(entries, found),
+    source = state(entries, found) + "; the short lines at the right: longer windows, of other text"
+    return ladder_runs.positions(list(zip(EDGES, EDGES[1:])), lines, marks, longer=longer, source=source,
                                  title="Loss by position, within and beyond the training length")  # fmt: skip
 
 
@@ -110,9 +115,10 @@ def stability(entries: list[Entry], found: Found) -> Still:
     rows = numbers.rungs(entries, found)
     runs = [list(numbers.ended(row.runs).values()) for row in rows]
     return ladder_runs.stability(
-        [row.title for row in rows], [[len(run["spikes"]) for run in each] for each in runs],
+        [row.title for row in rows], [[spikes(run)[0] for run in each] for each in runs],
         [[run["activations"]["largest"] for run in each] for each in runs],
-        source=state(entries, found), title="Spikes of the loss, and the largest value of the residual",
+        source=state(entries, found),
+        title="Spikes of the loss (but for those at the switch), and the residual's largest value",
     )  # fmt: skip
 
 

@@ -53,8 +53,11 @@ def made(config: Config, seed: int, rate: float) -> dict[str, Any]:
     if config.positions == "rope":
         far["beyond"] = by_edges(bits, 2048, config)
     result: dict[str, Any] = {
-        "seed": seed, "rate": rate, "windows": {"near": windows}, "spikes": [700] * dice.randint(0, 3),
-        "bits_per_byte": {"near": {name: round(sum(x) / 21, 4) for name, x in windows.items()}},
+        "seed": seed, "rate": rate, "windows": {"near": windows, "far": windows},
+        "spikes": [700] * dice.randint(0, 3) + [1352] * dice.randint(0, 1),
+        "bits_per_byte": dict.fromkeys(
+            ("near", "far"), {name: round(sum(x) / 21, 4) for name, x in windows.items()}
+        ),
         "nats_by_position": far, "untaught": None, "balance": 1.05,
         "curve": {"steps": 15, "nats": [round(0.69 * bits + 4 / (n + 1), 4) for n in range(100)]},
         "activations": {"largest": [round(10 * dice.random() + 5 * n, 2) for n in range(config.n_layers)],

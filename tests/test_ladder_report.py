@@ -14,18 +14,30 @@ import pytest
 from gptoss_lab.cost import bytes_per_token
 from gptoss_lab.training import ladder_report, ladder_tables
 from gptoss_lab.training.corpus import DOMAINS
-from gptoss_lab.training.ladder import RATES, ladder, plan, rung, without
+from gptoss_lab.training.ladder import RATES, ladder, plan, rung, title_of, without
 from gptoss_lab.training.ladder_numbers import (
     Difference,
+    Row,
+    by_position,
     bytes_read,
     difference,
     flop,
     interval,
     over_windows,
     runs_of,
+    signed,
+    whole,
 )
 from gptoss_lab.training.ladder_report import report
-from gptoss_lab.training.ladder_tables import compared, level, ratio, speed_table
+from gptoss_lab.training.ladder_tables import (
+    compared,
+    compared_rows,
+    domains_table,
+    level,
+    ratio,
+    speed_table,
+    spikes,
+)
 from gptoss_lab.training.queue import score
 
 
@@ -33,8 +45,8 @@ def result(*near: float) -> dict[str, Any]:
     """A result whose every domain has these windows."""
     mean = round(sum(near) / len(near), 4)
     return made_results.made(rung("rope"), 0, RATES[3]) | {
-        "windows": {"near": {domain: list(near) for domain in DOMAINS}},
-        "bits_per_byte": {"near": dict.fromkeys(DOMAINS, mean)},
+        "windows": dict.fromkeys(("near", "far"), {domain: list(near) for domain in DOMAINS}),
+        "bits_per_byte": dict.fromkeys(("near", "far"), dict.fromkeys(DOMAINS, mean)),
     }
 
 
@@ -52,8 +64,8 @@ def row(page: str, heading: str, name: str) -> list[str]:
 
 def test_a_page_without_results_is_all_dashes_and_says_so():
     page = report({})
-    assert "**0 of 99 runs are in.**" in page and "Nothing should be concluded" in page
-    assert row(page, "The rungs", "RoPE") == ["RoPE", "–", "0", "–", "–", "–"]
+    assert "**0 of 113 runs are in.**" in page and "Nothing should be concluded" in page
+    assert row(page, "The rungs", "RoPE") == ["RoPE", "–", "0"] + ["–"] * 5
     assert row(page, "Learning rates", "GPT-2") == ["GPT-2"] + ["–"] * 7
 
 
@@ -61,8 +73,8 @@ def test_a_page_with_every_result_has_no_dash_but_where_there_is_nothing_to_comp
     monkeypatch.setattr(ladder_tables, "lookback", dict)
     found = all_in()
     page = report(found)
-    assert "**99 of 99 runs are in.** These are all of them." in page
-    assert row(page, "The rungs", "GPT-2")[3:] == ["–", "–", "–"]
+    assert "**113 of 113 runs are in.** These are all of them." in page
+    assert row(page, "The rungs", "GPT-2")[3:] == ["–"] * 5
     rope, rms = ([score(found[f"{name}.seed{seed}.lr0.008"]) for seed in range(3)]
                  for name in ("rope", "rmsnorm"))  # fmt: skip
     mean = sum(a - b for a, b in zip(rope, rms)) / 3
@@ -70,9 +82,77 @@ def test_a_page_with_every_result_has_no_dash_but_where_there_is_nothing_to_comp
     assert cells[1:4] == [f"{sum(rope) / 3:.4f}", "3", f"{mean:+.4f}".replace("-", "−")]
     assert "- RoPE: differs by −0.85" in page and "3 seeds; all seeds agree." in page
     assert row(page, "Learning rates", "GPT-2")[-1] == "0.008"
-    assert len(row(page, "One left out", "sinks")) == 6
+    assert len(row(page, "One left out", "no sinks")) == 8
     assert row(page, "The router", "experts")[1] == "1.050"
     assert "{" not in page and "not enough runs" not in page
+
+
+def test_a_step_of_the_rate_is_told_beside_the_step_of_the_ladder():
+    found = all_in()
+    slow, fast = made_results.TAKEN, RATES[4]
+    for seed in range(3):  # the last anchor, and the rungs that take its rate, do best at a higher one
+        for name in ("experts", "untied", "mxfp4", *(entry.config.name for entry in plan())):
+            low = f"{name}.seed{seed}.lr{slow:g}"
+            if low in found:
+                found[f"{name}.seed{seed}.lr{fast:g}"] = found[low]
+    found[f"mxfp4.seed0.lr{slow:g}"] = result(2.5, 2.5)
+    found[f"mxfp4.seed0.lr{fast:g}"] = result(2.25, 2.25)
+    told = ladder_tables.by_rate(plan(), found)
+    own, there = (score(found[f"swiglu.seed0.lr{rate:g}"]) for rate in (slow, fast))
+    assert f"“clamped SwiGLU” loses {there - own:.3f} at 0.016" in told["step"]
+    assert "“MXFP4 experts” loses 0.250 at 0.008" in told["step"]
+    assert "in its first layer at the two rates" in told["values"] and "GPT-2 loses" in told["learned"]
+    assert ladder_tables.by_rate(plan(), {}) == {"step": "", "values": "", "learned": ""}
+
+
+def test_differences_are_told_by_domain_and_in_long_windows():
+    ours, theirs = ({0: result(2.0, 2.1), 1: result(2.0, 2.1)}, {0: result(2.1, 2.2), 1: result(2.2, 2.3)})
+    for run in ours.values():
+        run["bits_per_byte"]["near"] = run["bits_per_byte"]["near"] | {"python": 9.0}
+        run["bits_per_byte"]["far"] = dict.fromkeys(DOMAINS, 1.0)
+    one = Row("a", "A", rung("rope"), ours, theirs)
+    (line,) = domains_table([one])[2:]
+    half = 12.706 * 0.1 / 2  # of -0.1 and -0.2 over two seeds: a spread of 0.1/√2, over √2
+    assert line.count(f"−0.150 ± {half:.3f}") == len(DOMAINS) - 1 and "+6.800" in line
+    assert " −1.2000 | ±" in compared_rows([one])[0] and compared_rows([one])[0].count("|") == 9
+    assert Difference((0.1, 0.3), 2.0).within == 2.0 and Difference((0.1,), 0.2).within == 0.2
+
+
+def test_what_rounds_to_nothing_has_no_sign():
+    assert [signed(x) for x in (-0.0004, 0.0, 0.0004, -0.0006)] == ["0.000", "0.000", "0.000", "−0.001"]
+
+
+def test_spikes_at_the_switch_are_counted_apart():
+    assert spikes({"spikes": [60, 1349, 1350, 1374, 1375]}) == (3, 2)
+
+
+def test_the_whole_is_over_the_seeds_of_what_is_compared_with_it():
+    top = {0: result(2.0, 2.0), 1: result(2.2, 2.2), 2: result(9.0, 9.0)}
+    rows = [Row("a", "A", rung("rope"), {0: result(3.0, 3.0)}, top),
+            Row("b", "B", rung("rope"), {1: {"diverged": "x"}}, top)]  # fmt: skip
+    assert whole(rows) == 2.0 and whole([rows[1]]) is None and whole([]) is None
+
+
+def test_long_windows_are_told_apart_from_longer_ones():
+    page = report(all_in())
+    first, second = (page.split(heading)[1].split("\n\n")[1].splitlines()[0]
+                     for heading in ("in windows of 1,024 (means", "In windows of 2,048"))  # fmt: skip
+    assert first.endswith("| 768–1023 |") and second == "| rung | 768–1023 | 1024–1535 | 1536–2047 |"
+    row = runs_of(rung("rope"), plan(), all_in())
+    far, beyond = (by_position(Row("", "", rung("rope"), row), windows) for windows in ("far", "beyond"))
+    assert [x is None for x in far] == [False] * 9 + [True] * 2
+    assert [x is None for x in beyond] == [True] * 8 + [False] * 3
+
+
+def test_every_model_of_the_plan_has_a_title_of_its_own():
+    titles = {entry.config.name: title_of(entry.config) for entry in plan()}
+    assert len(set(titles.values())) == len(titles)
+    assert titles["gpt2-2-layers"] == "GPT-2, 2 layers" and titles["experts-4-of-16"] == "4 of 16 experts"
+    assert titles["sinks-as-large-as-experts"] == "sinks, as large as experts"
+    page = report(all_in())
+    assert "- “4 of 16 experts” less “untied embeddings” (2 of 8): " in page
+    assert "- “4 of 16 experts” less “2 of 16 experts”: " in page
+    assert "- “YaRN, with Swish for GELU” less “YaRN in the long phase”: " in page
 
 
 def test_one_seed_has_no_interval_over_seeds_and_no_verdict():
@@ -179,4 +259,4 @@ def test_every_picture_of_the_page_is_drawn_from_few_results_and_from_all(share)
             box = ax.get_tightbbox(still.canvas.get_renderer())
             assert box.x0 >= 0 and box.x1 <= still.bbox.x1 + 1, (draw.__name__, box, still.bbox)
             assert box.y0 >= 0 and box.y1 <= still.bbox.y1, (draw.__name__, box)
-        assert "of 99 runs" in still.get_supxlabel()
+        assert "of 113 runs" in still.get_supxlabel()

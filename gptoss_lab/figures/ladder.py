@@ -41,8 +41,9 @@ def look(n: int) -> dict[str, Any]:
 
 
 def told(x: float) -> str:
-    """A difference, in thousandths, with a real minus."""
-    return f"{x:+.3f}".replace("-", "−")
+    """A difference, in thousandths, with a real minus; nothing has no sign."""
+    said = f"{x:+.3f}"
+    return said[1:] if not float(said) else said.replace("-", "−")
 
 
 def _verdict(mean: float, seeds: float | None, windows: float, significant: bool | None) -> str:
@@ -100,7 +101,7 @@ def differences(
     over_seeds: Maybe,
     over_windows: Maybe,
     significant: Sequence[bool | None],
-    less: str = "less the rung below",
+    less: str = "less the row before",
     whole: float | None = None,
     title: str = "",
     source: str = "",
@@ -152,7 +153,7 @@ def differences(
 
 def describe(
     names: Sequence[str], each: Sequence[Sequence[float]], over_seeds: Maybe, over_windows: Maybe,
-    significant: Sequence[bool | None], less: str = "less the rung below",
+    significant: Sequence[bool | None], less: str = "less the row before",
 ) -> str:  # fmt: skip
     """The differences in words, a line each."""
     lines = [f"Bits per byte, {less}; ± is 95 %."]

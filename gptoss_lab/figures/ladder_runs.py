@@ -75,22 +75,25 @@ def positions(
     title: str = "",
     source: str = "",
     ax: Axes | None = None,
+    longer: Mapping[str, Sequence[float | None]] | None = None,
 ) -> Still | Axes:
     """Loss by position in a window: nats a byte between the edges, a line a model named at its end.
 
     edges: first position and the one after the last, of each stretch; series: a number for each stretch,
     None where there is none (and no run where all are); trained: one or two lengths to mark, with what to
-    write there.
+    write there; longer: the same in other, longer windows, as lines of their own.
     """
     made, ax = begin(ax, 12, 6.4)
     middles = [math.sqrt(max(a, 1) * b) for a, b in edges]
     ends: list[tuple[float, float, str, str]] = []
     for n, (name, nats) in enumerate(series.items()):
-        known = [(x, y) for x, y in zip(middles, nats) if y is not None]
-        if known:
-            style = look(n)
-            ax.plot(*zip(*known), **style)
-            ends.append((*known[-1], name, style["color"]))
+        style = look(n)
+        for line in (nats, (longer or {}).get(name, ())):
+            known = [(x, y) for x, y in zip(middles, line) if y is not None]
+            if known:
+                ax.plot(*zip(*known), **style)
+                end = (*known[-1], name, style["color"])
+                ends = [other for other in ends if other[2] != name] + [end]
     ax.set_xscale("log", base=2)
     ax.set_xlim(1, edges[-1][1])
     for n, (length, words) in enumerate(trained.items()):

@@ -37,27 +37,30 @@ ANCHORS = tuple(GRIDS)                   # rungs whose learning rate is searched
 
 @dataclass(frozen=True)
 class Rung:
-    """One named change: its short `name`, what to call it in a table, and the fields that it sets."""
+    """One named change: its short `name`, what to call it in a table, the fields that it sets, and what to
+    call a model in which it is `undone`."""
 
     name: str
     title: str
     changes: dict[str, object]
+    undone: str = ""
 
 
 RUNGS = (
     Rung("gpt2", "GPT-2", {}),
-    Rung("no-dropout", "no dropout", {"dropout": 0.0}),
-    Rung("rmsnorm", "RMSNorm", {"norm": "rms"}),
-    Rung("rope", "RoPE", {"positions": "rope"}),
-    Rung("yarn", "YaRN in the long phase", {"yarn": Yarn(factor=LONG / SHORT, original_context=SHORT)}),
-    Rung("swiglu", "clamped SwiGLU", {"activation": "clamped_swiglu"}),
-    Rung("grouped", "grouped queries", {"n_kv_heads": 1}),
-    Rung("windows", "windows in every second layer", {"window": 64}),
-    Rung("sinks", "sinks", {"sinks": True}),
-    Rung("experts", "experts", {"n_experts": 8, "experts_per_token": 2}),
-    Rung("untied", "untied embeddings", {"tied": False}),
+    Rung("no-dropout", "no dropout", {"dropout": 0.0}, "dropout again"),
+    Rung("rmsnorm", "RMSNorm", {"norm": "rms"}, "LayerNorm again"),
+    Rung("rope", "RoPE", {"positions": "rope"}, "learned positions again"),
+    Rung("yarn", "YaRN in the long phase", {"yarn": Yarn(factor=LONG / SHORT, original_context=SHORT)},
+         "no YaRN"),
+    Rung("swiglu", "clamped SwiGLU", {"activation": "clamped_swiglu"}, "GELU again"),
+    Rung("grouped", "grouped queries", {"n_kv_heads": 1}, "4 key/value heads again"),
+    Rung("windows", "windows in every second layer", {"window": 64}, "no windows"),
+    Rung("sinks", "sinks", {"sinks": True}, "no sinks"),
+    Rung("experts", "experts", {"n_experts": 8, "experts_per_token": 2}, "one MLP again"),
+    Rung("untied", "untied embeddings", {"tied": False}, "tied again"),
     Rung("mxfp4", "MXFP4 experts", {"stored_experts": "mxfp4"}),
-)
+)  # fmt: skip
 NUMBER = {rung.name: n for n, rung in enumerate(RUNGS)}
 TOP = "untied"  # where one change is left out: MXFP4's widths in steps of 32 are too coarse to match there
 NEEDS: dict[str, dict[str, object]] = {"rope": {"yarn": None}}  # what cannot stay when the change is undone
@@ -150,6 +153,23 @@ def aside(name: str) -> Config:
     }
     require(name in made, f"no model {name!r}; there are {', '.join(made)}")
     return made[name]().with_changes(name=name)
+
+
+def title_of(config: Config) -> str:
+    """What a model of the plan is called in a table."""
+    name, layers = config.name, config.n_layers
+    asides = {"experts-slowly": "experts, at the rate of “sinks”", "swish": "YaRN, with Swish for GELU",
+              "repeated": "the same little text, without dropout",
+              "repeated-with-dropout": "the same little text, with dropout"}  # fmt: skip
+    if "-as-large-as-" in name:
+        small, large = (RUNGS[NUMBER[one]].title for one in name.split("-as-large-as-"))
+        return f"{small}, as large as {large}"
+    if name in asides or name in NUMBER:
+        return asides.get(name) or RUNGS[NUMBER[name]].title
+    if "-of-" in name:
+        return f"{config.experts_per_token} of {config.n_experts} experts"
+    short = name.removesuffix(f"-{layers}-layers")
+    return f"{RUNGS[NUMBER[short]].title}, {layers} layers" if short in NUMBER else name
 
 
 def anchor_of(name: str) -> str:

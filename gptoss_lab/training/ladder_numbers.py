@@ -14,17 +14,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import Config
 from ..cost import active_parameters, bytes_per_token, flop_per_token, parameters
 from .corpus import DOMAINS
-from .ladder import LONG, NUMBER, RUNGS, TOP, Entry, ladder, multiplied, rung, without
+from .ladder import LONG, NUMBER, RUNGS, TOP, Entry, ladder, multiplied, rung, title_of, without
 from .outcome import EDGES
 from .queue import best_rates, score, waiting
 
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % of t, by the number of values
+OVERLAP = max(edge for edge in EDGES if edge < LONG)    # where the longest windows are told from
 Found = Mapping[str, Mapping[str, Any]]
 Runs = Mapping[int, Mapping[str, Any]]  # results of one config, by seed
 
@@ -52,16 +53,18 @@ def interval(values: list[float]) -> float | None:
     return STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def over_windows(ours: Runs, theirs: Runs, seeds: list[int]) -> float:
+def over_windows(
+    ours: Runs, theirs: Runs, seeds: list[int], windows: str = "near", domain: str | None = None
+) -> float:
     """Half the 95 % interval that the choice of held-out windows leaves to the mean difference, for these
     very models: the differences window by window, averaged over seeds; domains are strata."""
-    variance = 0.0
-    for domain in DOMAINS:
-        pairs = [zip(ours[seed]["windows"]["near"][domain], theirs[seed]["windows"]["near"][domain])
+    variance, domains = 0.0, list(DOMAINS) if domain is None else [domain]
+    for name in domains:
+        pairs = [zip(ours[seed]["windows"][windows][name], theirs[seed]["windows"][windows][name])
                  for seed in seeds]  # fmt: skip
         each = [statistics.fmean(a - b for a, b in column) for column in zip(*pairs)]
         variance += statistics.variance(each) / len(each)
-    return 1.96 * math.sqrt(variance) / len(DOMAINS)
+    return 1.96 * math.sqrt(variance) / len(domains)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Difference:
         return interval(list(self.each))
 
     @property
+    def within(self) -> float:
+        """Half the wider of the two intervals."""
+        return max(self.seeds or 0.0, self.windows)
+
+    @property
     def agree(self) -> bool:
         """Whether every seed has the same sign."""
         return all(x > 0 for x in self.each) or all(x < 0 for x in self.each)
@@ -89,7 +97,7 @@ class Difference:
     @property
     def significant(self) -> bool | None:
         """Whether it is larger than both intervals; None while there is one seed."""
-        return None if self.seeds is None else abs(self.mean) > max(self.seeds, self.windows)
+        return None if self.seeds is None else abs(self.mean) > self.within
 
     def __str__(self) -> str:
         """A sentence without its subject."""
@@ -104,28 +112,37 @@ class Difference:
 
 
 def signed(x: float, digits: int = 3) -> str:
-    """With its sign, and a real minus: −0.031."""
-    return f"{x:+.{digits}f}".replace("-", "−")
+    """With its sign, and a real minus: −0.031; what rounds to nothing has none."""
+    said = f"{x:+.{digits}f}"
+    return said[1:] if not float(said) else said.replace("-", "−")
 
 
-def difference(ours: Runs, theirs: Runs) -> Difference | None:
-    """Ours less theirs, over the seeds that both have and that did not diverge; None where there is none."""
+def difference(
+    ours: Runs, theirs: Runs, windows: str = "near", domain: str | None = None
+) -> Difference | None:
+    """Ours less theirs, over the seeds that both have and that did not diverge; None where there is none.
+    windows: `near` or `far`; domain: of one alone."""
     seeds = sorted(ended(ours).keys() & ended(theirs).keys())
     if not seeds:
         return None
-    each = tuple(score(ours[seed]) - score(theirs[seed]) for seed in seeds)
-    return Difference(each, over_windows(ours, theirs, seeds))
+    each = tuple(score(ours[seed], windows, domain) - score(theirs[seed], windows, domain) for seed in seeds)
+    return Difference(each, over_windows(ours, theirs, seeds, windows, domain))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model of the ladder, its runs by seed, and how it differs from the one it is compared with."""
+    """A model of the ladder, its runs by seed, and those of the one it is compared with, if any."""
 
     name: str
     title: str
     config: Config
     runs: Runs
-    less: Difference | None = None
+    against: Runs = field(default_factory=dict)
+
+    @property
+    def less(self) -> Difference | None:
+        """How it differs, in windows of 256."""
+        return difference(self.runs, self.against)
 
     @property
     def levels(self) -> list[float]:
@@ -150,8 +167,7 @@ def rungs(entries: list[Entry], found: Found) -> list[Row]:
     rows: list[Row] = []
     for step, config in zip(RUNGS, ladder()):
         runs = runs_of(config, entries, found)
-        less = difference(runs, rows[-1].runs) if rows else None
-        rows.append(Row(step.name, step.title, config, runs, less))
+        rows.append(Row(step.name, step.title, config, runs, rows[-1].runs if rows else {}))
     return rows
 
 
@@ -160,14 +176,21 @@ def left_out(entries: list[Entry], found: Found) -> list[Row]:
     top, rows = runs_of(rung(TOP), entries, found), []
     for step in RUNGS[1 : NUMBER[TOP] + 1]:
         runs = runs_of(without(step.name), entries, found)
-        rows.append(Row(step.name, step.title, without(step.name), runs, difference(runs, top)))
+        rows.append(Row(step.name, step.undone, without(step.name), runs, top))
     return rows
 
 
 def others(purpose: str, entries: list[Entry], found: Found) -> list[Row]:
-    """The models that the plan has for a purpose: "size", "number of experts", "equal totals"."""
+    """The models that the plan has for a purpose: "size", "number of experts", "equal totals", …"""
     configs = dict.fromkeys(entry.config for entry in entries if entry.purpose == purpose)
-    return [Row(config.name, config.name, config, runs_of(config, entries, found)) for config in configs]
+    return [Row(config.name, title_of(config), config, runs_of(config, entries, found)) for config in configs]
+
+
+def whole(rows: list[Row]) -> float | None:
+    """The level of what `rows` are compared with, over the seeds that any of them has."""
+    seeds = {seed for row in rows for seed in ended(row.runs)}
+    against = [score(run) for row in rows[:1] for seed, run in ended(row.against).items() if seed in seeds]
+    return statistics.fmean(against) if against else None
 
 
 def drawn(rows: list[Row]) -> dict[str, list[Any]]:
@@ -214,10 +237,12 @@ def size_of(row: Row) -> int:
     return parameters(row.config)
 
 
-def by_position(row: Row) -> list[float | None]:
-    """Mean nats a byte between the `EDGES`: in windows of 1,024, and from there on in longer ones."""
-    pairs = zip(EDGES, EDGES[1:])
-    return [row.mean("nats_by_position", "beyond" if a >= LONG else "far", f"{a}-{b - 1}") for a, b in pairs]
+def by_position(row: Row, windows: str = "far") -> list[float | None]:
+    """Mean nats a byte between the `EDGES`, in windows of 1,024 (`far`), or, from the last stretch of those
+    on, in windows of 2,048 (`beyond`), which are fewer and other text."""
+    first = 0 if windows == "far" else OVERLAP
+    return [row.mean("nats_by_position", windows, f"{a}-{b - 1}") if a >= first else None
+            for a, b in zip(EDGES, EDGES[1:])]  # fmt: skip
 
 
 def progress(entries: list[Entry], found: Found) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """docs/ladder.md from the results that are in: `python -m gptoss_lab.training.ladder_report docs/ladder.md`.
 
-`make ladder` does that, draws the page's pictures and runs notebook 07 anew.
+`make ladder` does that, draws the page's pictures, and remakes what else shows results: docs/claims.md and
+notebooks 07 to 09.
 """
 
 from __future__ import annotations
@@ -9,16 +10,22 @@ import argparse
 from pathlib import Path
 
 from ..files import whole
-from .ladder import NUMBER, STEPS, Entry, plan
+from .ladder import NUMBER, REPEATED, RUNGS, STEPS, TOP, Entry, plan
 from .ladder_numbers import Found, left_out, progress, rungs
 from .ladder_tables import (
+    ASIDE,
+    BEYOND_COLUMNS,
     DOMAIN_COLUMNS,
     POSITION_COLUMNS,
     ROUTED,
     ROUTER_COLUMNS,
+    SIZES,
     TRAINING_COLUMNS,
+    by_rate,
+    changes_table,
     costs_table,
     details_table,
+    domains_table,
     in_words,
     left_out_table,
     lookback_tables,
@@ -35,7 +42,7 @@ from .queue import RESULTS, results
 PAGE = """# The ladder: from GPT-2 to gpt-oss, one change at a time
 
     gptoss-lab train ladder --threads 1    # every run, resumable; --plan tells the hours
-    make ladder                            # this page, its pictures and notebook 07, from the results
+    make ladder                            # this page, claims.md and notebooks 07 to 09, from the results
 
 Ctrl-C saves, and the same command goes on. While there is a file `pause` in the queue's folder
 (`runs/ladder`) no step begins. The page alone: `python -m gptoss_lab.training.ladder_report docs/ladder.md`.
@@ -49,17 +56,25 @@ there is to it, the width of the MLP or of the experts is then chosen anew: on e
 multiplied with as many parameters as on the first, within 3.5 % (a row of a table that is looked up is
 not counted). From the experts on it is 3 % less than on the first: MXFP4 packs widths in steps of 32.
 
-All runs read the same bytes in the same order: {tokens:,} of them in {steps:,} steps, nine tenths of
-the steps in windows of 256, the last tenth in windows of 1,024, with YaRN and MXFP4's rounding on where
-the rung has them. AdamW, 100 steps of warm-up, then in a straight line to zero. The vocabulary is 256
+The first rung has 6 layers of width 64, 4 heads of 16 channels and an MLP of 256:
+
+{changes}
+
+All runs of one seed read the same bytes in the same order: {tokens:,} of them in {steps:,} steps, nine tenths
+of the steps 8 windows of 256, the last tenth 2 windows of 1,024, with YaRN and MXFP4's rounding on where
+the rung has them. AdamW, 100 steps of warm-up, then in a straight line to zero; weight decay 0.1 on matrices,
+gradients clipped at 1; the balance term, which spreads bytes over experts, weighs 0.01. The vocabulary is 256
 bytes and an end. The corpora are the package's, each drawn from as often as the others. (A seed decides
 the weights at the start, the bytes and their order, and dropout.)
 
 The learning rate is searched for at three anchors, with one seed each, on one grid that goes on to the next
 rate where the best is at its end; a rung takes the rate of the last anchor at or below it, and the rungs
-from the experts on that of the last rung. What a change would do at a rate of its own was not asked.
+from the experts on that of the last rung. The best is told by the held-out windows that rungs are then judged
+on, with seed 0: anchors have that small advantage. What a change would do at a rate of its own was not asked.
 
-Bits per byte are means over six kinds of held-out text, in windows of 256 bytes, 64 of each kind.
+Bits per byte are means over six kinds of held-out text, in windows of 256 bytes, 64 of each kind; “at 1,024”
+in windows of 1,024, 16 of each kind. A level is the mean of all seeds that are in, a difference of those
+that both rows have, so that with different numbers of seeds it is not the difference of the two levels.
 Differences are taken seed by seed on the same windows; negative is better. “95 % over seeds” is
 Student's interval of their mean: with few seeds it is wide, and with one there is none. “Over windows”
 is what the choice of windows alone leaves open for these very models: it says nothing of another seed.
@@ -74,61 +89,74 @@ this size and after these {millions:.0f} million bytes, no more.
 
 ![Bits per byte over the peak rate, for the three anchors](pictures/ladder_rates.png)
 
+{same_rate}
+
 ## The rungs
 
 {rungs}
 
 {rungs_said}
 
-![Every rung's level, and its difference to the rung below](pictures/ladder_differences.png)
+![Every rung's level, and its difference to the row before](pictures/ladder_differences.png)
 
-By domain, bits per byte:
+By domain, bits per byte, and what each row has less than the one before (± the wider of both intervals; over
+windows alone where there is one seed):
 
 {domains}
 
-By position, nats a byte, in windows of 1,024, and from 1,024 on in windows of 2,048, which no run was
-trained on:
+{domains_less}
+
+By position, nats a byte, in windows of 1,024 (means over 16 windows of each kind; no interval):
 
 {positions}
+
+In windows of 2,048, longer than any that was trained on. These are 4 of each kind and other text, so that
+their first column, and not the table above, is what the others must be compared with:
+
+{beyond}
 
 ![Loss by position, a line a rung](pictures/ladder_positions.png)
 
 Before the long phase, when no window had been longer than 256: the same weights with plain RoPE and with
-YaRN, neither of which they had met beyond 256 (a table of positions has no rows there that were trained):
+YaRN, neither of which they had met beyond 256 (a table of positions has no rows there that were trained). Up
+to then a rung with YaRN and the same without it are one and the same run. Means over 4 windows of each kind:
 
 {untaught}
 
 ## Why the first rungs stay where they are
 
 At this budget GPT-2's rung, which has a table of positions, stops at a loss that a rung with RoPE passes
-early on. It has not learned to look one byte back. Three things would follow from that, for it and for the
-rungs between it and RoPE.
+early on. If it has not learned to look one byte back, three things must follow, for it and for the rungs
+between it and RoPE.
 
-**It knows what a table of bigrams knows.** This is a table of which byte follows which, made of all the
+**Does it know more than a table of bigrams?** This is a table of which byte follows which, made of all the
 training text of the domain that it is then asked about. It sees one byte, and is told the kind of text.
-Beside it the rungs, in bits per byte (arithmetic, all of whose lines have one form, GPT-2's knows better):
+Beside it the rungs, in bits per byte (all lines of arithmetic have one form, which a table of bigrams does
+not know):
 
 {bigrams}
 
-**Its loss does not fall along the window** (see “by position”): beyond the first bytes, which tell the kind
-of text, what came earlier is of no use to it.
+**Does its loss fall along the window?** (See “by position”.) Where it does not, beyond the first bytes, which
+tell the kind of text, what came earlier is of no use to it.
 
-**It does not mind much when earlier bytes are shuffled.** {lookback}
+**Does it mind when earlier bytes are shuffled?** {lookback}
 
 To look one byte back, a head with learned positions must find out for every place which row of the table
 belongs to the place before: hundreds of separate pairs. With RoPE a distance is one and the same rotation
 everywhere, so that what is learned at one place holds at all. How much longer a table of positions would
 take is not measured here; that it can be learned is no question, GPT-2 itself has such heads. So the step at
 RoPE says how fast a position is learned, and not what RoPE would be worth at the end of a long training.
-Below it, changes are judged on models that make next to no use of their attention: dropout and the norm may
+Below it, changes are judged on models that make little use of their attention: dropout and the norm may
 matter differently above. (Hence “one left out”.)
 
 ![Training loss of the rungs, and the level of the table of bigrams](pictures/ladder_curves.png)
 
 ## How training went
 
-Spikes: steps whose loss lay more than six median distances above the fifty before. Values: of the residual,
-on held-out text. Means over seeds.
+Spikes: steps whose loss lay more than six median distances above the fifty before; apart from them those in
+the 25 steps after the windows became longer. (All rungs read the same batches: spikes at the same step in
+several are one odd batch.) Values: of the residual, on held-out text.{values_by_rate} Means over seeds,
+without an interval.
 
 {training}
 
@@ -138,7 +166,9 @@ on held-out text. Means over seeds.
 
 The balance term over the last hundred steps (1: even); how even the shares of the experts are over
 held-out text (their entropy, over that of an even spread); how many bits an expert's number tells of the
-domain (at most 2.58). A layer that would tell the domain is one whose experts specialise.
+domain (at most 2.58). A layer that would tell the domain is one whose experts specialise. Choices that had
+nothing to do with it would show 0.001 to 0.002 bits if bytes were independent, and more since those of a
+window are alike; no shuffled labels were measured here (the model card has them, for mini-oss).
 
 {router}
 
@@ -149,7 +179,8 @@ domain (at most 2.58). A layer that would tell the domain is one whose experts s
 The order of the rungs matters, so each change is also undone at the top. (The top is here the rung
 before MXFP4, whose steps of 32 are too coarse to match. Without RoPE there is no YaRN to keep.) A positive
 difference says that the change is missed. Two seeds: Student's interval is then 12.7 times their distance to
-their mean, so that only large differences can be significant.
+their mean, so that only large differences can be significant. All are trained at the top's rate, but for the
+model without experts, which takes the dense anchor's.{learned_at_rate}
 
 {left_out}
 
@@ -160,7 +191,9 @@ their mean, so that only large differences can be significant.
 ## Other sizes, other numbers of experts, equal totals
 
 The first and the last rung with 2 and 12 layers. K of E experts, with a token's work kept. And the
-smaller side of a change that makes a model larger, widened until both have as many parameters in all.
+smaller side of a change that makes a model larger or smaller in all, widened until both have as many
+parameters. (Untied embeddings add 16,448 parameters too, 1.7 %; for them there is no second matching.) All
+take the rate of their kind of model with 6 layers and 8 experts, and have two seeds.
 
 {others}
 
@@ -169,6 +202,17 @@ smaller side of a change that makes a model larger, widened until both have as m
 ![Bits per byte over FLOP, for three sizes](pictures/ladder_costs.png)
 
 ![Bits per byte over parameters in all, for other numbers of experts](pictures/ladder_experts.png)
+
+## Beside the ladder
+
+Three questions that no rung answers. How much of the step at “experts” is the rate: the same rung at the rate
+of the one below it. Whether Swish does as well as GELU, both without a gate: the last rung with GELU, with
+Swish in its place. And what dropout is worth where text is read over and over: “{top}” without and with
+GPT-2's dropout, each of which reads the first {repeated:,} bytes of every corpus 20 times and nothing else.
+
+{asides}
+
+{asides_said}
 
 ## What a rung costs
 
@@ -220,23 +264,30 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
     done, all_of = progress(entries, found)
     rows, timed = rungs(entries, found), speed()
     bigrams, lookback = lookback_tables(rows)
+    rated = by_rate(entries, found)
     state = (f"**{done} of {all_of} runs are in.** "
              + ("A dash is a run that is not. Nothing should be concluded from a row with one seed."
                 if done < all_of else "These are all of them."))  # fmt: skip
     parts = {
         "rates": rates_table(entries, found), "rungs": rungs_table(entries, found),
+        "same_rate": [rated["step"]], "values_by_rate": [rated["values"]],
+        "learned_at_rate": [rated["learned"]], "changes": changes_table(),
         "rungs_said": in_words(rows[1:]), "domains": details_table(rows, DOMAIN_COLUMNS),
+        "domains_less": domains_table(rows[1:]),
         "positions": details_table(rows, POSITION_COLUMNS),
+        "beyond": details_table(rows[NUMBER["rope"] :], BEYOND_COLUMNS),
         "untaught": details_table(rows[NUMBER["rope"] :], untaught_columns()),
         "bigrams": bigrams, "lookback": shuffled(lookback),
         "training": details_table(rows, TRAINING_COLUMNS, 2),
         "router": details_table(rows[ROUTED:], ROUTER_COLUMNS),
         "left_out": left_out_table(entries, found), "left_out_said": in_words(left_out(entries, found)),
-        "others": others_table(entries, found), "others_said": pairs_in_words(entries, found),
+        "others": others_table(SIZES, entries, found), "others_said": pairs_in_words(SIZES, entries, found),
+        "asides": others_table(ASIDE, entries, found), "asides_said": pairs_in_words(ASIDE, entries, found),
         "costs": costs_table(), "speed": speed_table(timed),
     }  # fmt: skip
     return PAGE.format(
         state=state, steps=STEPS, tokens=STEPS * 2048, millions=STEPS * 2048 / 1e6,
+        repeated=REPEATED, top=RUNGS[NUMBER[TOP]].title,
         rounds=timed["rounds"] if timed else "–", threads=timed["made_with"]["threads"] if timed else "–",
         **{name: "\n".join(lines) for name, lines in parts.items()},
     )  # fmt: skip

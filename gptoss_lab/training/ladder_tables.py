@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config import Yarn
 from ..cost import cache_bytes, parameters
 from .corpus import DOMAINS
-from .ladder import ANCHORS, GRIDS, NUMBER, RATES, RUNGS, TOP, Entry, ladder, multiplied
+from .ladder import ANCHORS, GRIDS, LONG, NUMBER, RATES, RUNGS, STEPS, TOP, Entry, ladder, multiplied
 from .ladder_numbers import (
+    OVERLAP,
     Difference,
     Found,
     Row,
@@ -33,6 +35,7 @@ from .queue import RESULTS, best_rates
 
 SPEED = RESULTS.parent / "ladder_speed.json"  # benchmarks/ladder_speed.py writes it
 ROUTED = NUMBER["experts"]
+SWITCH, SETTLED = round(0.9 * STEPS), 25  # the step where windows become longer; how long spikes come of it
 
 
 def compared(less: Difference | None) -> str:
@@ -66,21 +69,83 @@ def rates_table(entries: list[Entry], found: Found) -> list[str]:
     return lines
 
 
-HEADINGS = "bits per byte | seeds | {} | 95 % over seeds | over windows |"
+def changes_table() -> list[str]:
+    """What every rung sets, and the width that follows."""
+    def told(value: object) -> str:
+        return f"× {value.factor:g}" if isinstance(value, Yarn) else f"`{value}`"
+
+    lines = ["| rung | field: on the row before → here | width of MLP or expert |", "|---" * 3 + "|"]
+    for n, (step, config) in enumerate(zip(RUNGS, ladder())):
+        below = ladder()[max(0, n - 1)]
+        fields = [f"`{name}`: {told(getattr(below, name))} → {told(value)}"
+                  for name, value in step.changes.items()]  # fmt: skip
+        lines.append(f"| {step.title} | {'; '.join(fields) or '–'} | {config.d_ff} |")
+    return lines
+
+
+HEADINGS = "bits per byte | seeds | {} | 95 % over seeds | over windows | at 1,024 | over windows |"
+
+
+def compared_rows(rows: list[Row]) -> list[str]:
+    """Rows beside what they are compared with, in windows of 256, and of 1,024."""
+    lines = []
+    for row in rows:
+        far = difference(row.runs, row.against, "far")
+        longer = f"{signed(far.mean, 4)} | ±{far.windows:.4f}" if far else "– | –"
+        lines.append(f"| {row.title} | {level(row.runs)} | {compared(row.less)} | {longer} |")
+    return lines
 
 
 def rungs_table(entries: list[Entry], found: Found) -> list[str]:
     """Every rung beside the one below it."""
-    rows = rungs(entries, found)
-    lines = ["| rung | " + HEADINGS.format("less the rung below"), "|---" * 6 + "|"]
-    return lines + [f"| {row.title} | {level(row.runs)} | {compared(row.less)} |" for row in rows]
+    lines = ["| rung | " + HEADINGS.format("less the row before"), "|---" * 8 + "|"]
+    return lines + compared_rows(rungs(entries, found))
 
 
 def left_out_table(entries: list[Entry], found: Found) -> list[str]:
     """The top without each change in turn, beside the top."""
-    rows, first = left_out(entries, found), f"| left out of “{RUNGS[NUMBER[TOP]].title}” | "
-    lines = [first + HEADINGS.format("less the whole"), "|---" * 6 + "|"]
-    return lines + [f"| {row.title} | {level(row.runs)} | {compared(row.less)} |" for row in rows]
+    first = f"| “{RUNGS[NUMBER[TOP]].title}”, but | "
+    lines = [first + HEADINGS.format("less the whole"), "|---" * 8 + "|"]
+    return lines + compared_rows(left_out(entries, found))
+
+
+def domains_table(rows: list[Row]) -> list[str]:
+    """Each rung less the one before, domain by domain, with the wider of its two intervals."""
+    lines = [f"| less the row before | {' | '.join(DOMAINS)} |", "|---" * (len(DOMAINS) + 1) + "|"]
+    for row in rows:
+        each = [difference(row.runs, row.against, domain=name) for name in DOMAINS]
+        cells = [f"{signed(less.mean)} ± {less.within:.3f}" if less else "–" for less in each]
+        lines.append(f"| {row.title} | {' | '.join(cells)} |")
+    return lines
+
+
+def by_rate(entries: list[Entry], found: Found) -> dict[str, str]:
+    """What changes with the rate alone, in sentences; all "" while the grid is not in. step: at the anchors
+    on either side of the step at the experts; values: the residual's; learned: learned positions at the
+    top's rate."""
+    grids, best = grid(entries, found), best_rates(entries, found)
+    if best.keys() < GRIDS.keys():
+        return dict.fromkeys(("step", "values", "learned"), "")
+    low, high, title = best["swiglu"], best["mxfp4"], RUNGS[NUMBER["swiglu"]].title
+
+    def loses(anchor: str, rate: float) -> str:
+        at, own = grids[anchor][rate], grids[anchor][best[anchor]]
+        assert at is not None and own is not None
+        return f"loses {at - own:.3f}" if math.isfinite(at) else "diverges"
+
+    values = [found[f"swiglu.seed0.lr{rate:g}"]["activations"]["largest"][0] for rate in (low, high)
+              if "diverged" not in found[f"swiglu.seed0.lr{rate:g}"]]  # fmt: skip
+    grown = f" {title} has {' and '.join(f'{x:.0f}' for x in values)} in its first layer at the two rates."
+    return {
+        "step": f"The rate is {low:g} up to “sinks” and {high:g} from “experts” on, which is part of the "
+                f"step between them: “{title}” {loses('swiglu', high)} at {high:g}, and "
+                f"“{RUNGS[-1].title}” {loses('mxfp4', low)} at {low:g}. “Beside the ladder” has the rung "
+                "“experts” at the lower rate.",
+        "values": " They depend on the rate too, which changes at “experts”."
+                  + (grown if len(values) > 1 else ""),
+        "learned": f" (With learned positions another rate does better: GPT-2 {loses('gpt2', high)} at "
+                   f"{high:g}.)" if best["gpt2"] != high else "",
+    }  # fmt: skip
 
 
 def in_words(rows: list[Row]) -> list[str]:
@@ -105,10 +170,11 @@ def from_result(*path: str) -> Callable[[Row], float | None]:
 
 
 DOMAIN_COLUMNS = {domain: from_result("bits_per_byte", "near", domain) for domain in DOMAINS}
-POSITION_COLUMNS = {
-    f"{a}–{b - 1}": from_result("nats_by_position", "beyond" if a >= 1024 else "far", f"{a}-{b - 1}")
-    for a, b in zip(EDGES, EDGES[1:])
-}
+POSITION_COLUMNS, BEYOND_COLUMNS = (
+    {f"{a}–{b - 1}": from_result("nats_by_position", windows, f"{a}-{b - 1}")
+     for a, b in zip(EDGES, EDGES[1:]) if first <= a and b <= last}
+    for windows, first, last in (("far", 0, LONG), ("beyond", OVERLAP, 2 * LONG))
+)  # fmt: skip
 
 
 def untaught_columns() -> dict[str, Callable[[Row], float | None]]:
@@ -127,8 +193,15 @@ def over_seeds(number: Callable[[Mapping[str, Any]], float]) -> Callable[[Row], 
     return mean
 
 
+def spikes(run: Mapping[str, Any]) -> tuple[int, int]:
+    """How many spikes a run had, and how many just after its windows became longer."""
+    at_switch = sum(SWITCH <= step < SWITCH + SETTLED for step in run["spikes"])
+    return len(run["spikes"]) - at_switch, at_switch
+
+
 TRAINING_COLUMNS = {
-    "spikes": over_seeds(lambda run: len(run["spikes"])),
+    "spikes": over_seeds(lambda run: spikes(run)[0]),
+    "at the switch": over_seeds(lambda run: spikes(run)[1]),
     "largest value, first layer": over_seeds(lambda run: run["activations"]["largest"][0]),
     "last layer": over_seeds(lambda run: run["activations"]["largest"][-1]),
     "root mean square, last layer": over_seeds(lambda run: run["activations"]["rms"][-1]),
@@ -136,36 +209,49 @@ TRAINING_COLUMNS = {
 ROUTER_COLUMNS = {
     "balance (1: even)": from_result("balance"),
     "evenness, mean": over_seeds(lambda run: statistics.fmean(run["router"]["evenness"])),
-    "least even layer": over_seeds(lambda run: min(run["router"]["evenness"])),
+    "of the least even layer": over_seeds(lambda run: min(run["router"]["evenness"])),
     "bits about the domain, mean": over_seeds(lambda run: statistics.fmean(run["router"]["about_domain"])),
-    "most telling layer": over_seeds(lambda run: max(run["router"]["about_domain"])),
+    "of the most telling layer": over_seeds(lambda run: max(run["router"]["about_domain"])),
 }
 
 
-def others_table(entries: list[Entry], found: Found) -> list[str]:
-    """Sizes, numbers of experts, equal totals: as they are."""
+PAIRS = {
+    "size": (("mxfp4-2-layers", "gpt2-2-layers"), ("mxfp4", "gpt2"), ("mxfp4-12-layers", "gpt2-12-layers")),
+    "number of experts": (
+        ("experts-1-of-4", TOP), *((f"experts-2-of-{n}", TOP) for n in (4, 16, 32, 64)),
+        ("experts-4-of-16", TOP), ("experts-4-of-16", "experts-2-of-16"),
+    ),
+    "equal totals": (("rmsnorm", "rope-as-large-as-rmsnorm"), ("experts", "sinks-as-large-as-experts")),
+    "the experts' rate": (("experts-slowly", "sinks"), ("experts", "experts-slowly")),
+    "Swish": (("swish", "yarn"),),
+    "many epochs": (("repeated", "repeated-with-dropout"),),
+}  # fmt: skip
+SIZES, ASIDE = ("size", "number of experts", "equal totals"), ("the experts' rate", "Swish", "many epochs")
+
+
+def others_table(purposes: Sequence[str], entries: list[Entry], found: Found) -> list[str]:
+    """The models of some purposes: as they are."""
     lines = ["| for | model | parameters | a token is multiplied with | bits per byte | seeds |",
              "|---" * 6 + "|"]  # fmt: skip
-    for purpose in ("size", "number of experts", "equal totals"):
+    for purpose in purposes:
         for row in others(purpose, entries, found):
             size = f"{parameters(row.config):,} | {multiplied(row.config):,}"
-            lines.append(f"| {purpose} | {row.name} | {size} | {level(row.runs)} |")
+            lines.append(f"| {purpose} | {row.title} | {size} | {level(row.runs)} |")
     return lines
 
 
-def pairs_in_words(entries: list[Entry], found: Found) -> list[str]:
+def pairs_in_words(purposes: Sequence[str], entries: list[Entry], found: Found) -> list[str]:
     """The comparisons that those models are for, a line each."""
     named = {row.name: row for row in rungs(entries, found)}
-    for purpose in ("size", "number of experts", "equal totals"):
-        named |= {row.name: row for row in others(purpose, entries, found)}
-    pairs = [("mxfp4-2-layers", "gpt2-2-layers"), ("mxfp4", "gpt2"), ("mxfp4-12-layers", "gpt2-12-layers"),
-             ("experts-1-of-4", TOP), ("experts-4-of-16", TOP),
-             *((f"experts-2-of-{n}", TOP) for n in (4, 16, 32, 64)),
-             ("rmsnorm", "rope-as-large-as-rmsnorm"), ("experts", "sinks-as-large-as-experts")]  # fmt: skip
+    named |= {row.name: row for purpose in PAIRS for row in others(purpose, entries, found)}
     lines = []
-    for ours, theirs in pairs:
-        less = difference(named[ours].runs, named[theirs].runs)
-        lines.append(f"- {ours}, less {theirs}: {less or 'not enough runs yet'}.")
+    for purpose in purposes:
+        for ours, theirs in PAIRS[purpose]:
+            told = [f"“{named[name].title}”" for name in (ours, theirs)]
+            if theirs == TOP and purpose == "number of experts":
+                told[1] += f" ({named[TOP].config.experts_per_token} of {named[TOP].config.n_experts})"
+            less = difference(named[ours].runs, named[theirs].runs)
+            lines.append(f"- {told[0]} less {told[1]}: {less or 'not enough runs yet'}.")
     return lines
 
 

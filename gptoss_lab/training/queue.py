@@ -47,13 +47,13 @@ def results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     return found
 
 
-def score(result: Mapping[str, Any]) -> float:
-    """What a run is judged by: mean bits per byte over domains, in windows of 256; infinite if it
-    diverged."""
+def score(result: Mapping[str, Any], windows: str = "near", domain: str | None = None) -> float:
+    """What a run is judged by: mean bits per byte over domains, or of one, in windows of 256 (`near`) or
+    1,024 (`far`); infinite if it diverged."""
     if "diverged" in result:
         return float("inf")
-    domains = result["bits_per_byte"]["near"]
-    return float(sum(domains.values()) / len(domains))
+    domains = result["bits_per_byte"][windows]
+    return float(sum(domains.values()) / len(domains) if domain is None else domains[domain])
 
 
 def best_rates(entries: Iterable[Entry], found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..config import Config
 from ..files import whole
+from ..machine import processor
 from .recipes import Phase, Recipe
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.json"
@@ -68,9 +70,13 @@ class Run:
 
 
 def machine() -> dict[str, Any]:
-    """What the run ran on: versions, processor kind, threads; nothing that names a computer."""
-    made_with = {"gptoss_lab": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    return made_with | {"processor": platform.machine(), "threads": torch.get_num_threads()}
+    """What a run begins on, and when: versions, kind of processor, threads; nothing that names a computer."""
+    here = processor()
+    return {
+        "gptoss_lab": __version__, "torch": torch.__version__, "python": platform.python_version(),
+        "processor": here.name, "instructions": list(here.instructions), "threads": torch.get_num_threads(),
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
 
 
 def averages(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
