@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from gptoss_lab.study.claims import beyond, measured, of_runs, page
 from gptoss_lab.study.claims.of_runs import Lead, decided, gains, lead, little, nothing, slightly
-from gptoss_lab.study.claims.parts import HOLDS, OPEN, PARTLY, UNSEEN
+from gptoss_lab.study.claims.parts import FALSE, HOLDS, OPEN, PARTLY, UNSEEN
 from gptoss_lab.training import shapes
 from gptoss_lab.training.corpus import DOMAINS
-from gptoss_lab.training.ladder import RATES, Entry, anchor_of, plan, rung
+from gptoss_lab.training.ladder import NUMBER, RATES, REPEATED, TOP, Entry, anchor_of, ladder, plan, rung
 
 
 def result(bits: float) -> dict:
@@ -27,10 +28,11 @@ def found_with(levels: dict[str, list[float]]) -> dict:
     rates = dict.fromkeys(("gpt2", "swiglu", "mxfp4"), RATES[1])
     for anchor in rates:
         found[Entry(rung(anchor), 0, RATES[1], "").id({})] = result(2.0)
+    chosen = {entry.config.name: entry for entry in plan() if isinstance(entry.rate, str)}
     for name, each in levels.items():
         for seed, bits in enumerate(each):
             entry = (Entry(shapes.shape(name), seed, shapes.RATE, "") if name in shapes.NAMES
-                     else Entry(rung(name), seed, anchor_of(name), ""))  # fmt: skip
+                     else replace(chosen[name], seed=seed))  # fmt: skip
             found[entry.id(rates)] = result(bits)
     return found
 
@@ -39,18 +41,56 @@ def between(low: float, high: float) -> Lead:
     return Lead((low + high) / 2, (high - low) / 2, 0.0, 2, 2.0)
 
 
-@pytest.mark.parametrize(("rule", "ends", "verdict"), [
-    (gains, (-0.3, -0.1), HOLDS), (gains, (0.1, 0.3), UNSEEN), (gains, (-0.01, 0.01), UNSEEN),
-    (gains, (-0.5, 0.01), OPEN), (gains, (-0.01, 0.5), OPEN),
+RULES = [
+    (gains, (-0.3, -0.1), HOLDS), (gains, (0.1, 0.3), FALSE), (gains, (0.001, 0.01), FALSE),
+    (gains, (-0.01, 0.01), UNSEEN), (gains, (-0.5, 0.01), OPEN), (gains, (-0.01, 0.5), OPEN),
     (little, (-0.3, -0.1), HOLDS), (little, (-0.5, 0.01), HOLDS), (little, (0.005, 0.01), HOLDS),
-    (little, (0.1, 0.3), UNSEEN), (little, (-0.1, 0.3), OPEN), (little, (0.01, 0.3), OPEN),
+    (little, (0.1, 0.3), FALSE), (little, (-0.1, 0.3), OPEN), (little, (0.01, 0.3), OPEN),
     (nothing, (-0.3, -0.1), HOLDS), (nothing, (-0.01, 0.01), HOLDS), (nothing, (0.005, 0.01), PARTLY),
-    (nothing, (0.1, 0.3), UNSEEN), (nothing, (-0.1, 0.3), OPEN), (nothing, (0.005, 0.3), OPEN),
+    (nothing, (0.1, 0.3), FALSE), (nothing, (-0.1, 0.3), OPEN), (nothing, (0.005, 0.3), OPEN),
     (slightly, (0.005, 0.01), HOLDS), (slightly, (0.1, 0.3), PARTLY), (slightly, (0.005, 0.3), OPEN),
-    (slightly, (-0.3, -0.1), UNSEEN), (slightly, (-0.01, 0.01), UNSEEN), (slightly, (-0.1, 0.3), OPEN),
-])
+    (slightly, (-0.3, -0.1), FALSE), (slightly, (-0.01, 0.01), UNSEEN), (slightly, (-0.1, 0.3), OPEN),
+    (slightly, (-0.5, 0.01), OPEN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "ends", "verdict"), RULES)
 def test_a_rule_reads_the_interval(rule, ends, verdict):
     assert rule(between(*ends), 0.02) == verdict
+
+
+def test_what_a_rule_can_say_is_listed_and_is_on_the_page():
+    for rule, verdicts in of_runs.CAN.items():
+        assert {verdict for other, _, verdict in RULES if other is rule} - {OPEN} == set(verdicts)
+        assert all(f"“{verdict}”" in of_runs.ASKS[rule] for verdict in verdicts if rule is not nothing)
+    text = page.report(measured.recorded())
+    for rule, says in of_runs.ASKS.items():
+        numbers = ", ".join(number for number, trial in of_runs.TRIALS.items() if trial.rule is rule)
+        assert f"- {numbers}: {says};" in text
+
+
+def test_a_rule_reads_the_wider_of_both_intervals():
+    sure, unsure = Lead(-0.05, 0.01, 0.02, 3, 2.0), Lead(-0.05, 0.01, 0.06, 3, 2.0)
+    assert (sure.low, sure.high) == pytest.approx((-0.07, -0.03)) and gains(sure, 0.02) == HOLDS
+    assert (unsure.low, unsure.high) == pytest.approx((-0.11, 0.01)) and gains(unsure, 0.02) == OPEN
+    assert Lead(-0.05, 0.06, 0.01, 3, 2.0).high == pytest.approx(0.01)
+    both = "95 % over 3 seeds: ±0.0100, over windows alone: ±0.0600"
+    assert f"{both}; by the wider of the two: −0.1100 to +0.0100" in unsure.told()
+
+
+def uneven(bits: float, by: float) -> dict:
+    """A result whose windows differ from `bits` by this much, up and down."""
+    made = result(bits)
+    made["windows"]["near"] = {domain: [bits - by, bits, bits + by] for domain in DOMAINS}
+    return made
+
+
+def test_windows_that_disagree_leave_a_claim_open_though_seeds_agree():
+    found = found_with({"qwen3-shaped": [1.5, 1.5], "gpt-oss-shaped": [1.6, 1.6]})
+    assert decided("8b", found)[0] == HOLDS
+    for seed in (0, 1):
+        found[Entry(shapes.shape("qwen3-shaped"), seed, shapes.RATE, "").id({})] = uneven(1.5, 1.0)
+    assert decided("8b", found)[0] == OPEN
 
 
 def test_a_lead_is_the_mean_over_seeds_that_both_have():
@@ -59,57 +99,227 @@ def test_a_lead_is_the_mean_over_seeds_that_both_have():
     ahead = lead(ours, theirs)
     assert ahead.mean == pytest.approx(0.2) and ahead.seeds == 2 and ahead.level == pytest.approx(2.0)
     assert ahead.within == pytest.approx(12.706 * 0.1 * math.sqrt(2) / math.sqrt(2))
+    assert ahead.windows < ahead.within
     assert (ahead.low, ahead.high) == (ahead.mean - ahead.within, ahead.mean + ahead.within)
     assert lead({}, theirs) is None and lead({2: {"diverged": "x"}}, theirs) is None
 
 
+def pairs(number: str, ours: list[float], theirs: list[float], top: list[float] | None = None,
+          undone: list[float] | None = None) -> dict:  # fmt: skip
+    """Results of the models that a trial compares; where it has two places, at the top as well, the same
+    unless given."""
+    trial = of_runs.TRIALS[number]
+    levels = {trial.ours: ours, trial.theirs: theirs}
+    if trial.also:
+        levels |= {TOP: ours if top is None else top}
+        levels |= {f"without-{trial.also}": theirs if undone is None else undone}
+    return found_with(levels)
+
+
+SAID = {verdict: f"It was {{mean}}: {verdict}." for verdict in (HOLDS, PARTLY, UNSEEN, FALSE)}
+
+
+def told(number: str) -> dict[str, str]:
+    """Sentences for a trial, each of which tells its verdict."""
+    return {verdict: SAID[verdict] for verdict in of_runs.CAN[of_runs.TRIALS[number].rule]}
+
+
 @pytest.mark.parametrize("number", of_runs.TRIALS)
 def test_a_trial_waits_for_two_seeds_and_then_decides(number):
-    trial = of_runs.TRIALS[number]
-    one = found_with({trial.ours: [1.5], trial.theirs: [1.6]})
-    verdict, ahead = decided(number, one)
-    assert verdict == OPEN and ahead.seeds == 1 and ahead.within is None and "one seed" in ahead.told()
-    assert "Waits for the ladder's runs" in of_runs.part(number, "", "", one).found
-    two = found_with({trial.ours: [1.5, 1.5001], trial.theirs: [1.6, 1.6]})  # better, beyond doubt
-    verdict, ahead = decided(number, two)
-    assert verdict == (UNSEEN if number == "5b" else HOLDS) and ahead.high < 0
-    part = of_runs.part(number, "More.", "Of this alone.", two)
-    assert part.verdict == verdict and "−0.09" in part.found and part.precisely == "Of this alone."
-    unsure = found_with({trial.ours: [1.5, 1.9], trial.theirs: [1.6, 1.6]})
-    part = of_runs.part(number, "", "Of this alone.", unsure)
+    one = pairs(number, [1.5], [1.6])
+    verdict, places = decided(number, one)
+    assert verdict == OPEN and all(place.lead.seeds == 1 and place.lead.within is None for place in places)
+    assert "one seed" in places[0].told() and not places[0].enough
+    assert "Waits for the ladder's runs" in of_runs.part(number, "", told(number), one).found
+    two = pairs(number, [1.5, 1.5001], [1.6, 1.6])  # better, beyond doubt
+    verdict, places = decided(number, two)
+    assert verdict == (FALSE if number == "5b" else HOLDS) and all(place.lead.high < 0 for place in places)
+    part = of_runs.part(number, "More.", told(number), two)
+    assert part.verdict == verdict and part.found.count("−0.09") >= len(places)
+    assert part.precisely.endswith(f": {verdict}.") and "It was −0.0999 bits per byte" in part.precisely
+    unsure = pairs(number, [1.5, 1.9], [1.6, 1.6])
+    part = of_runs.part(number, "", told(number), unsure)
     assert part.verdict == OPEN and part.precisely == "The seeds that are in do not decide it."
 
 
+def test_five_claims_are_asked_at_two_places():
+    twice = [number for number, trial in of_runs.TRIALS.items() if trial.also]
+    assert twice == ["1a", "3b", "4b", "4d", "5b"]
+    for number in twice:
+        trial = of_runs.TRIALS[number]
+        assert trial.also == trial.ours and rung(trial.theirs) == ladder()[NUMBER[trial.ours] - 1]
+        names = [place.name for place in decided(number, {})[1]]
+        assert names == ["the step up the ladder", "left out at the top"]
+
+
+def test_at_the_top_the_lead_is_with_the_change_less_without_it():
+    found = pairs("1a", [1.5, 1.5], [1.6, 1.6], top=[1.2, 1.2], undone=[1.25, 1.25])
+    step, top = decided("1a", found)[1]
+    assert step.lead.mean == pytest.approx(-0.1) and top.lead.mean == pytest.approx(-0.05)
+    text = of_runs.part("1a", "", told("1a"), found)
+    assert "The step up the ladder, “no dropout” less “GPT-2”: −0.1000" in text.found
+    pair = "“untied embeddings” less the same with dropout again"
+    assert f"Left out at the top, {pair}: −0.0500" in text.found
+    assert text.precisely == ("It was −0.1000 bits per byte (the step up the ladder) and −0.0500 bits per "
+                              "byte (left out at the top): holds.")  # fmt: skip
+
+
+@pytest.mark.parametrize(("verdicts", "verdict"), [
+    ([HOLDS], HOLDS), ([OPEN], OPEN), ([HOLDS, HOLDS], HOLDS), ([UNSEEN, UNSEEN], UNSEEN),
+    ([PARTLY, PARTLY], PARTLY), ([FALSE, FALSE], FALSE), ([HOLDS, UNSEEN], PARTLY), ([FALSE, HOLDS], PARTLY),
+    ([PARTLY, UNSEEN], PARTLY), ([HOLDS, PARTLY], PARTLY), ([UNSEEN, FALSE], UNSEEN),
+    ([HOLDS, OPEN], OPEN), ([OPEN, FALSE], OPEN), ([OPEN, OPEN], OPEN),
+])
+def test_two_places_make_one_verdict(verdicts, verdict):
+    assert of_runs.together(verdicts) == of_runs.together(verdicts[::-1]) == verdict
+
+
+@pytest.mark.parametrize("number", ["1a", "3b", "4b", "4d", "5b"])
+def test_a_place_that_says_otherwise_or_lacks_seeds_takes_the_verdict_back(number):
+    trial, better, worse = of_runs.TRIALS[number], ([1.5, 1.5], [1.6, 1.6]), ([1.6, 1.6], [1.5, 1.5])
+    differ = pairs(number, *better, *worse)
+    part = of_runs.part(number, "", told(number), differ)
+    assert decided(number, differ)[0] == part.verdict == PARTLY
+    below, above = (trial.rule(between(*ends), 0.015) for ends in ((-0.1, -0.1), (0.1, 0.1)))
+    assert part.precisely == (
+        f"The two places differ. The step up the ladder: It was −0.1000 bits per byte: {below}. "
+        f"Left out at the top: It was +0.1000 bits per byte: {above}."
+    )
+    for top, undone in ([1.5], [1.6]), ([1.5, 1.9], [1.6, 1.6]), ([], []):
+        short = pairs(number, *better, top, undone)
+        part = of_runs.part(number, "", told(number), short)
+        assert decided(number, short)[0] == part.verdict == OPEN
+        assert part.precisely == (f"The step up the ladder alone would say “{below}”; left out at the top is "
+                                  "not decided.")  # fmt: skip
+        assert "−0.1000" in part.found and "Left out at the top" in part.found
+
+
+def test_no_effect_in_one_place_and_the_opposite_in_the_other_is_not_seen():
+    found = pairs("1a", [1.5, 1.5], [1.5, 1.5], [1.6, 1.6], [1.5, 1.5])
+    part = of_runs.part("1a", "", told("1a"), found)
+    assert part.verdict == UNSEEN and part.precisely.startswith("The two places differ.")
+
+
+def test_experts_at_the_rate_of_the_rung_below_are_told_and_decide_nothing():
+    found = pairs("3b", [1.5, 1.5], [1.6, 1.6])
+    part = of_runs.part("3b", "", told("3b"), found)
+    assert "experts, at the rate of “sinks”, less “sinks”: no seed has both runs yet" in part.found
+    found |= found_with({"experts-slowly": [1.7, 1.7], "sinks": [1.6, 1.6]})
+    part = of_runs.part("3b", "", told("3b"), found)
+    assert part.verdict == HOLDS
+    assert ("Beside it, and no part of the verdict, experts, at the rate of “sinks”, less “sinks”: "
+            "+0.1000 bits per byte") in part.found  # fmt: skip
+
+
+def test_runs_that_are_aside_are_those_of_the_plan():
+    entries = {entry.config.name: entry for entry in plan()}
+    for number, ours, theirs in (("1b", "repeated", "repeated-with-dropout"), ("2d", "swish", "yarn")):
+        trial = of_runs.TRIALS[number]
+        assert (trial.ours, trial.theirs) == (ours, theirs) and {ours, theirs} <= set(entries)
+    assert entries["repeated"].read == entries["repeated-with-dropout"].read == REPEATED
+    dropped = entries["repeated-with-dropout"].config, entries["repeated"].config
+    assert [config.dropout for config in dropped] == [0.1, 0.0]
+    swish, gelu = entries["swish"].config, entries["yarn"].config
+    assert swish == gelu.with_changes(name="swish", activation="silu") and gelu.activation == "gelu"
+
+
+@pytest.mark.parametrize("number", of_runs.TRIALS)
+def test_the_page_has_a_whole_sentence_for_every_verdict(number):
+    """Every verdict that a rule can give, brought about by made-up results."""
+    small = 1.6 * of_runs.SMALL
+    apart = {HOLDS: -0.1, FALSE: 0.1, UNSEEN: 0.0, PARTLY: small / 2}
+    if of_runs.TRIALS[number].rule is slightly:
+        apart = {HOLDS: small / 2, FALSE: -0.1, UNSEEN: 0.0, PARTLY: 0.1}
+    said: dict[str, str] = {}
+    for verdict in of_runs.CAN[of_runs.TRIALS[number].rule]:
+        ours = [1.6 + apart[verdict]] * 2
+        every = page.every_claim(measured.recorded(), pairs(number, ours, [1.6, 1.6]))
+        claim = next(claim for claim in every if claim.number == int(number[0]))
+        part = claim.parts["abcdefgh".index(number[1])]
+        assert part.verdict == verdict
+        said[verdict] = text = part.precisely
+        sign = "+" if apart[verdict] > 0 else "−" if apart[verdict] < 0 else ""
+        assert f"{sign}{abs(apart[verdict]):.4f} bits per byte" in text and "{" not in text
+        assert text.endswith(".") and any(f" {verb} " in text for verb in ("changed", "is", "differs"))
+        assert "for the better" not in text or apart[verdict] < 0
+        assert "for the worse" not in text.replace("if for the worse", "") or apart[verdict] > 0
+        assert "more than 1 %" not in text or apart[verdict] > small
+    assert len(set(said.values())) == len(said)
+
+
 def test_what_counts_as_small_is_a_share_of_the_loss():
-    found = found_with({"grouped": [2.021, 2.021], "swiglu": [2.0, 2.0]})
-    assert decided("4b", found, small=0.02)[0] == HOLDS and decided("4b", found, small=0.005)[0] == UNSEEN
+    found = pairs("4b", [2.021, 2.021], [2.0, 2.0])
+    assert decided("4b", found, small=0.02)[0] == HOLDS and decided("4b", found, small=0.005)[0] == FALSE
 
 
 def test_the_page_turns_with_the_runs():
     made = measured.recorded()
-    levels = {"no-dropout": [1.8, 1.8], "gpt2": [2.0, 2.0], "qwen3-shaped": [1.4], "gpt-oss-shaped": [1.5]}
+    levels = {"no-dropout": [1.8, 1.8], "gpt2": [2.0, 2.0], TOP: [1.8, 1.8], "without-no-dropout": [2.0, 2.0],
+              "qwen3-shaped": [1.4], "gpt-oss-shaped": [1.5],
+              "repeated": [1.8, 1.8], "repeated-with-dropout": [1.7, 1.7]}  # fmt: skip
     rows = [line for line in page.report(made, found_with(levels)).splitlines() if line.startswith("| ")]
     verdicts = {cells[0]: cells[-1] for cells in (row.strip("| ").split(" | ") for row in rows)}
     assert verdicts["1a"] == HOLDS and verdicts["8b"] == OPEN and verdicts["4b"] == OPEN
+    assert verdicts["1b"] == FALSE and verdicts["2d"] == OPEN
     assert "| 6b | RoPE lengthens the context | open |" in page.report(made, {})
 
 
-def early(within: float, far: float, yarn: float) -> dict:
+def early(within: float, far: float, yarn: float, costs: float = 0.0) -> dict:
     """What a run found before its long windows, in bins of different widths."""
     bins = lambda near, *far: {"128-255": near, "256-383": far[0], "384-1023": far[1]}
-    return {"untaught": {"plain": bins(within, far, far + 0.6), "yarn": bins(within, yarn, yarn)}}
+    return {"plain": bins(within, far, far), "yarn": bins(within + costs, yarn, yarn)}
+
+
+def with_early(found: dict, name: str, *each: dict) -> dict:
+    """The results, with runs of a rung at its own rate that found this, a seed each."""
+    rates = dict.fromkeys(("gpt2", "swiglu", "mxfp4"), RATES[1])
+    for seed, one in enumerate(each):
+        found[Entry(rung(name), seed, anchor_of(name), "").id(rates)] = result(2.0) | {"untaught": one}
+    return found
 
 
 def test_the_loss_beyond_the_trained_length_counts_positions():
-    assert beyond.steps(early(1.5, 3.0, 1.7)["untaught"]) == pytest.approx((1.5, 3.0 + 0.6 * 640 / 768, 1.7))
+    bins = {"128-255": 1.5, "256-383": 3.0, "384-1023": 3.6}
+    assert beyond.outside(bins) == pytest.approx((128 * 3.0 + 640 * 3.6) / 768)
 
 
-def test_rope_is_judged_by_the_worst_of_its_runs():
-    names = [f"swiglu.seed0.lr{rate:g}" for rate in RATES[:2]]
-    found = dict(zip(names, (early(1.5, 3.0, 1.7), early(1.6, 2.5, 1.8)))) | {"swiglu.seed1.lr0.002": {}}
+def test_every_rung_with_rope_is_read_at_its_own_rate_over_its_seeds():
+    found = with_early(found_with({}), "rope", early(1.5, 3.0, 1.7, 0.2), early(1.7, 3.4, 1.7, 0.4))
+    found = with_early(found, "windows", early(1.5, 1.8, 1.6))
+    found[f"rope.seed2.lr{RATES[0]:g}"] = result(2.0) | {"untaught": early(9.0, 9.0, 9.0)}  # another rate
+    found = with_early(found, "swiglu")  # the grid's runs are in and found nothing
+    rope, windows = beyond.reaches(found)
+    assert (rope.name, rope.seeds, rope.dense, windows.dense) == ("rope", 2, True, False)
+    assert (rope.within, rope.beyond, rope.stretched) == pytest.approx((1.6, 3.2, 1.7))
+    assert (rope.worse, rope.back, rope.costs) == pytest.approx((1.6, 1.5, 0.3))
+    part = beyond.part(found, "Pairs.")
+    assert "| RoPE | dense | 2 | 1.60 | 3.20 | 1.70 | 1.90 |" in part.found and "3 runs" in part.found
+    assert "| windows in every second layer | windows | 1 | 1.50 | 1.80 | 1.60 | 1.50 |" in part.found
+
+
+def test_rope_is_judged_on_dense_rungs_and_all_of_them():
+    found = with_early(found_with({}), "rope", early(1.5, 3.0, 1.7))
+    found = with_early(found, "swiglu", early(1.6, 2.5, 1.9, 0.1))
+    found = with_early(found, "experts", early(1.5, 1.6, 1.7))
     part = beyond.part(found, "Pairs.")
     assert part.verdict == PARTLY
-    assert "1.40 nats a byte" in part.precisely and "at least 1.20" in part.precisely
-    worse = beyond.part(found | {names[1]: early(1.6, 1.0, 1.8)}, "Pairs.")
-    assert worse.verdict == OPEN
+    dense = "on 2 dense rungs +0.90 to +1.50 with plain RoPE and +0.20 to +0.30 with YaRN put on"
+    windows = "on 1 rung with windows +0.10 with plain RoPE and +0.20 with YaRN put on"
+    assert f": {dense}; {windows}." in part.precisely
+    assert "On “experts” (by 0.10) YaRN makes what lies beyond worse" in part.precisely
+    assert part.precisely.endswith("changes the loss by +0.00 to +0.10.")
+    no_worse = beyond.part(with_early(dict(found), "swiglu", early(1.6, 1.5, 1.5)), "Pairs.")
+    assert no_worse.verdict == OPEN and "do not agree" in no_worse.precisely  # rungs that differ
+    half = beyond.part(with_early(dict(found), "swiglu", early(1.6, 2.6, 2.2)), "Pairs.")
+    assert half.verdict == OPEN  # YaRN takes back less than half on one of them
+    helped = with_early(dict(found), "experts", early(1.5, 1.8, 1.7))
+    assert "makes what lies beyond worse" not in beyond.part(helped, "Pairs.").precisely
     assert beyond.part({}, "Pairs.").verdict == OPEN
+
+
+def test_the_verdict_on_some_rungs():
+    one = lambda within, far, yarn: beyond.Reach("rope", 1, within, far, yarn, within)
+    assert beyond.judged([one(1.5, 3.0, 1.7)]) == PARTLY and beyond.judged([one(1.5, 1.5, 1.7)]) == HOLDS
+    assert beyond.judged([one(1.5, 3.0, 2.4)]) == UNSEEN and beyond.judged([]) == OPEN
+    assert beyond.judged([one(1.5, 1.6, 1.7)]) == UNSEEN and beyond.judged([one(1.5, 1.6, 1.7)], 0.2) == HOLDS
+    assert beyond.judged([one(1.5, 3.0, 1.7), one(1.5, 1.4, 1.4)]) == OPEN

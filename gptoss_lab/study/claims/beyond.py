@@ -1,27 +1,33 @@
 """Whether RoPE lengthens the context: the loss at positions that a model was never trained on.
 
 The ladder measures it just before its long windows begin: models that know windows of 256 bytes alone read
-1,024, once with plain RoPE and once stretched by YaRN, without a step of training with it.
+1,024, once with plain RoPE and once stretched by YaRN, without a step of training with it. Every rung with
+RoPE is read, at its own rate, as the mean over the seeds that are in. The verdict rests on the rungs that are
+dense in every layer; where every second layer sees a window alone, RoPE is asked less.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ...training.ladder import SHORT
-from .parts import LADDER, OPEN, PARTLY, Part, table
+from ...training.ladder import LONG, NUMBER, RUNGS, SHORT, plan, rung
+from ...training.ladder_numbers import runs_of
+from .parts import HOLDS, LADDER, OPEN, PARTLY, UNSEEN, Part, table
 
 SAID = "RoPE lengthens the context"
-RUNG = "swiglu"  # the first of the anchors with RoPE: five rates, one seed
+NAMES = tuple(step.name for step in RUNGS[NUMBER["rope"] :])  # the rungs with RoPE
+INSIDE = f"{SHORT // 2}-{SHORT - 1}"  # the last positions that were trained on
 Found = Mapping[str, Mapping[str, Any]]
+Early = Mapping[str, Mapping[str, float]]
 
 
-def told(found: Found) -> list[Mapping[str, Any]]:
-    """What the anchor's runs of the first seed found before their long windows: one for each rate."""
-    names = sorted(name for name in found if name.startswith(f"{RUNG}.seed0."))
-    return [found[name]["untaught"] for name in names if found[name].get("untaught")]
+def told(found: Found, name: str) -> list[Early]:
+    """What the runs of a rung found before their long windows, a seed each: nats a byte by bins of positions,
+    "plain" and with "yarn"."""
+    return [run["untaught"] for run in runs_of(rung(name), plan(), found).values() if run.get("untaught")]
 
 
 def outside(bins: Mapping[str, float]) -> float:
@@ -31,32 +37,121 @@ def outside(bins: Mapping[str, float]) -> float:
     return sum(width * value for width, value in far) / sum(width for width, _ in far)
 
 
-def steps(early: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Nats a byte just within the trained length, and beyond it with plain RoPE and with YaRN."""
-    within = early["plain"][f"{SHORT // 2}-{SHORT - 1}"]
-    return within, outside(early["plain"]), outside(early["yarn"])
+@dataclass(frozen=True)
+class Reach:
+    """A rung's nats a byte, means over `seeds`: just within the trained length and beyond it, each with plain
+    RoPE and with YaRN put on."""
+
+    name: str
+    seeds: int
+    within: float
+    beyond: float
+    stretched: float
+    within_stretched: float
+
+    @property
+    def title(self) -> str:
+        """What the rung is called."""
+        return RUNGS[NUMBER[self.name]].title
+
+    @property
+    def dense(self) -> bool:
+        """Whether every layer sees all that came before."""
+        return rung(self.name).window is None
+
+    @property
+    def worse(self) -> float:
+        """What plain RoPE loses beyond the trained length."""
+        return self.beyond - self.within
+
+    @property
+    def back(self) -> float:
+        """What YaRN takes back of the loss beyond; negative where it adds to it."""
+        return self.beyond - self.stretched
+
+    @property
+    def costs(self) -> float:
+        """What YaRN, put on without training, costs within the trained length."""
+        return self.within_stretched - self.within
+
+
+def reach(found: Found, name: str) -> Reach | None:
+    """What is in of a rung; None where nothing is."""
+    early = told(found, name)
+    if not early:
+        return None
+    each = [(run["plain"][INSIDE], outside(run["plain"]), outside(run["yarn"]), run["yarn"][INSIDE])
+            for run in early]  # fmt: skip
+    return Reach(name, len(early), *(statistics.fmean(column) for column in zip(*each)))
+
+
+def reaches(found: Found) -> list[Reach]:
+    """Every rung with RoPE of which something is in, in order."""
+    every = [reach(found, name) for name in NAMES]
+    return [one for one in every if one is not None]
+
+
+def judged(rungs: Sequence[Reach], counts: float = 0.0) -> str:
+    """The verdict by these rungs. A rung holds where plain RoPE is worse beyond by no more than `counts` nats
+    a byte, partly where it is worse and YaRN takes back more than half of that, else not. Rungs that differ,
+    or none, leave it open."""
+    verdicts = {HOLDS if one.worse <= counts else PARTLY if one.back > one.worse / 2 else UNSEEN
+                for one in rungs}  # fmt: skip
+    return verdicts.pop() if len(verdicts) == 1 else OPEN
+
+
+def spread(values: Sequence[float]) -> str:
+    """The least and the most of some numbers, signed; one number where they print alike."""
+    ends = [f"{value:+.2f}".replace("-", "−") for value in (min(values), max(values))]
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def in_words(rungs: Sequence[Reach]) -> str:
+    """What is lost beyond the trained length, for dense rungs and for those with windows apart."""
+    said, harmed = [], [one for one in rungs if one.back < 0]
+    for before, after, dense in (("dense ", "", True), ("", " with windows", False)):
+        some = [one for one in rungs if one.dense is dense]
+        if some:
+            plain, yarn = [one.worse for one in some], [one.stretched - one.within for one in some]
+            rungs_s = f"{before}rung{'s' * (len(some) > 1)}{after}"
+            said.append(f"on {len(some)} {rungs_s} {spread(plain)} with plain RoPE and {spread(yarn)} with "
+                        "YaRN put on")  # fmt: skip
+    told = f"Beyond the trained length less within it, in nats a byte: {'; '.join(said)}."
+    if harmed:
+        each = ", ".join(f"“{one.title}” (by {-one.back:.2f})" for one in harmed)
+        told += f" On {each} YaRN makes what lies beyond worse, not better."
+    return told
 
 
 def part(found: Found, pairs: str) -> Part:
     """The statement with its verdict; pairs: what the configs say."""
-    every = [steps(early) for early in told(found)]
-    if not every:
+    rungs = reaches(found)
+    if not rungs:
         return Part(SAID, OPEN, f"{pairs} What the loss is at positions never trained on: {LADDER}")
-    runs = len(every)
-    columns = list(zip(*every))
-    names = (f"just within: {SHORT // 2} to {SHORT - 1}, plain RoPE", f"from {SHORT} to 1,023, plain RoPE",
-             f"from {SHORT} to 1,023, YaRN put on")  # fmt: skip
-    rows = [[name, f"{statistics.median(values):.2f}", f"{min(values):.2f} to {max(values):.2f}"]
-            for name, values in zip(names, columns)]  # fmt: skip
-    shown = table(["nats a byte at positions", "median", f"least to most of {runs} runs"], rows)
-    worse = min(plain - within for within, plain, _ in every)
-    better = min(plain - yarn for _, plain, yarn in every)
-    verdict = PARTLY if worse > 0 and better > 0 else OPEN
+    near, far = f"{SHORT // 2} to {SHORT - 1}", f"{SHORT} to {LONG - 1:,}"
+    head = ["nats a byte at positions", "layers", "seeds",
+            f"{near}, plain", f"{far}, plain", f"{far}, YaRN", f"{near}, YaRN"]  # fmt: skip
+    rows = [
+        [one.title, "dense" if one.dense else "windows", str(one.seeds)]
+        + [f"{value:.2f}" for value in (one.within, one.beyond, one.stretched, one.within_stretched)]
+        for one in rungs
+    ]
+    verdict = judged([one for one in rungs if one.dense])
+    lead = {
+        HOLDS: "On every dense rung RoPE alone is no worse beyond the trained length.",
+        PARTLY: "By itself RoPE does not: it is worse beyond the trained length on every dense rung. It lets "
+                "a model be stretched, which a table of positions does not: YaRN, without any training, "
+                "takes back more than half of that loss there.",
+        UNSEEN: "By itself RoPE does not: it is worse beyond the trained length on every dense rung, and "
+                "YaRN without training takes back no more than half of that.",
+        OPEN: "The dense rungs do not agree, or none is in.",
+    }[verdict]  # fmt: skip
+    runs = sum(one.seeds for one in rungs)
     return Part(
         SAID, verdict,
-        f"{pairs}\n\n{shown}\n\nThe ladder's rung with RoPE and clamped SwiGLU, after nine tenths of its "
-        "training, in windows of 256 alone; the runs differ in their learning rate, and all have one seed.",
-        f"By itself RoPE does not: beyond the trained length every run is worse by {worse:.2f} nats a byte "
-        f"or more. It lets a model be stretched, which a table of positions does not: YaRN, without any "
-        f"training, takes back at least {better:.2f}.",
+        f"{pairs}\n\n{table(head, rows)}\n\nThe ladder's rungs with RoPE, each at its own rate, after nine "
+        f"tenths of its training, in windows of {SHORT} alone: {runs} runs. YaRN is put on without a step of "
+        "training with it. “RoPE” and “YaRN in the long phase” are one model until then.",
+        f"{lead} {in_words(rungs)} Within the trained length YaRN put on so changes the loss by "
+        f"{spread([one.costs for one in rungs])}.",
     )  # fmt: skip

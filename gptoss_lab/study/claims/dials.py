@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from ...config import NAMED, Config, require
 from ...cost import active_parameters, bytes_per_token, cache_bytes, checkpoint_bytes, human, parameters
 from ...training.corpus import DOMAINS, training_text
-from ...training.ladder import STEPS
-from . import formulas, of_parts
-from .of_runs import SEEDS, SMALL, TRIALS, Found, decided, title
+from ...training.ladder import BATCH, REPEATED, SHORT, STEPS
+from ...training.queue import results
+from . import beyond, formulas, of_parts
+from .of_runs import SMALL, TRIALS, Found, decided
 from .parts import FALSE, HOLDS, MISLEADING, OPEN, PARTLY, UNSEEN, UNTESTABLE
 
 OSS, QWEN = NAMED["gpt-oss-20b"], NAMED["qwen3-30b-a3b"]
@@ -51,22 +52,27 @@ class Reading:
 
 
 def from_runs(number: str, small: float = SMALL, found: Found | None = None) -> Reading:
-    """1a, 3b, 4b, 4d, 5b, 8b. small: the share of the loss that still counts as small."""
-    trial, (verdict, ahead) = TRIALS[number], decided(number, found, small)
-    pair = f"“{title(trial.ours)}” less “{title(trial.theirs)}”"
-    if ahead is None:
-        return Reading(number, trial.said, float("nan"), f"{pair}: no seed has both runs yet", verdict)
-    waits = "" if ahead.seeds >= SEEDS else "; a verdict needs two seeds"
-    told = f"{pair}: {ahead.told()}; small is up to {small * ahead.level:.4f}{waits}"
-    return Reading(number, trial.said, ahead.mean, told, verdict)
+    """1a, 1b, 2d, 3b, 4b, 4d, 5b, 8b: the lead, at the step up the ladder where there are two places. small:
+    the share of the loss that still counts as small."""
+    trial, (verdict, places) = TRIALS[number], decided(number, found, small)
+    told, means = [], [place.lead.mean for place in places[:1] if place.lead is not None]
+    for place in places:
+        limit = f"; small is up to {small * place.lead.level:.4f}" if place.lead is not None else ""
+        waits = "; a verdict needs two seeds" if place.lead is not None and not place.enough else ""
+        told.append(f"{place.told()}{limit}{waits}")
+    return Reading(number, trial.said, means[0] if means else float("nan"), "\n".join(told), verdict)
 
 
-def epochs(steps: int = STEPS, domain: str = "arithmetic") -> Reading:
-    """1b. How often a run of so many steps reads one corpus; "arithmetic" is the smallest."""
+def epochs(steps: int = STEPS, domain: str = "arithmetic", read: int | None = None) -> Reading:
+    """1b. How often a run of so many steps reads one corpus ("arithmetic" is the smallest), or the first
+    `read` bytes of it; the verdict is that of the runs that read little text many times."""
     size = len(training_text(domain).encode())
-    times = steps * 2048 / len(DOMAINS) / size
-    told = f"{steps:,} steps read {domain} ({size:,} bytes) {times:.2f} times"
-    return Reading("1b", "The same over many epochs", times, told + "; no run has read it many times", OPEN)
+    size = size if read is None else min(size, read)
+    times = steps * BATCH * SHORT / len(DOMAINS) / size
+    many = STEPS * BATCH * SHORT / len(DOMAINS) / REPEATED
+    told = (f"{steps:,} steps read {size:,} bytes of {domain} {times:.2f} times; the runs that are to answer "
+            f"read {REPEATED:,} bytes {many:.0f} times")  # fmt: skip
+    return Reading("1b", TRIALS["1b"].said, times, told, decided("1b")[0])
 
 
 def form(name: str = "tanh form") -> Reading:
@@ -155,8 +161,27 @@ def turns(trained: int = 4096, theta: float = OSS.rope_theta) -> Reading:
     """6b. RoPE's pairs that never turn once in the trained length: what they do further on is new to them."""
     slow = formulas.pairs_within_a_turn(OSS.with_changes(rope_theta=theta), trained)
     told = f"θ = {theta:,.0f}: {slow} of {OSS.d_head // 2} pairs turn less than once in {trained:,} tokens"
-    verdict = PARTLY if slow else OPEN  # with none the angles are known; whether that is enough was not asked
-    return Reading("6b", "RoPE lengthens the context", slow, told, verdict)
+    # With none the angles are known, and whether that is enough was not asked; else the losses decide.
+    return Reading("6b", beyond.SAID, slow, told, stretched().verdict if slow else OPEN)
+
+
+def stretched(rung: str | None = None, counts: float = 0.0, found: Found | None = None) -> Reading:
+    """6b. What plain RoPE loses beyond the trained length, and what YaRN takes back of it: on one rung of the
+    ladder, or on all that are dense, of which the worst is told. counts: how many nats a byte count as worse.
+    ValueError for a rung without RoPE."""
+    require(rung is None or rung in beyond.NAMES,
+            f"no rung {rung!r} with RoPE; there are {', '.join(beyond.NAMES)}")  # fmt: skip
+    every = beyond.reaches(results() if found is None else found)
+    some = [one for one in every if (one.dense if rung is None else one.name == rung)]
+    verdict = beyond.judged(some, counts)
+    if not some:
+        return Reading("6b", beyond.SAID, float("nan"), "no run is in yet", verdict)
+    worst = max(some, key=lambda one: one.worse)
+    where = f"“{worst.title}”" if len(some) == 1 else f"“{worst.title}”, the worst of {len(some)} dense rungs"
+    plain, yarn = beyond.spread([worst.worse]), beyond.spread([worst.stretched - worst.within])
+    told = (f"{where}: beyond the trained length {plain} nats a byte with plain RoPE, {yarn} with YaRN put "
+            f"on; more than {counts:g} counts as worse")  # fmt: skip
+    return Reading("6b", beyond.SAID, worst.worse, told, verdict)
 
 
 def fits(model: str = "gpt-oss-20b", bytes_of: float = 16e9, experts: str = "mxfp4") -> Reading:
@@ -206,9 +231,12 @@ def smaller(measures: Sequence[str] = ("parameters", "active a token", "bytes as
 
 def questions(number: int = 30, right: float = 0.8) -> Reading:
     """10a. How far apart two models' shares of right answers may lie by chance: half the 95 % interval of
-    their difference, over so many questions, each answered once by each, of which a share is `right`."""
+    their difference, over so many questions, each answered once by each, of which a share is `right`. It
+    takes the mistakes of one to be independent of the other's."""
     require(number > 0 and 0 < right < 1, f"{number} questions, {right:g} right; expected some, and 0 to 1")
     within = 1.96 * (2 * right * (1 - right) / number) ** 0.5
-    told = f"{number} questions, {right:.0%} right: a difference below {within:.1%} may be chance"
+    told = (f"{number} questions, {right:.0%} right: a difference below {within:.1%} may be chance, if one "
+            "model's mistakes tell nothing of the other's; if they answer the same questions and fail alike, "
+            "fewer suffice")  # fmt: skip
     said = "gpt-oss stands near o3-mini and o4-mini, and beside Qwen3, on benchmarks"
     return Reading("10a", said, within, told, UNTESTABLE)

@@ -16,6 +16,7 @@ from ...tap import Recorder
 from ...training.forms import attach
 from . import formulas, measured, normalising, routing, timing
 from .dials import Reading
+from .of_experts import NEAR, nearly
 from .parts import HOLDS, MISLEADING, PARTLY, UNSEEN
 
 FORMS: dict[str, Any] = {"erf": F.gelu, "Swish": F.silu, "1.702": formulas.gelu_sigmoid, "ReLU": F.relu}
@@ -35,7 +36,7 @@ def lost(model: Transformer, edits: routing.Edits, windows: int) -> tuple[float,
     return routing.difference(routing.bits(model, windows, edits), routing.bits(model, windows))
 
 
-def ranked(model: Transformer, rank: int = 1, near: float = 0.05, windows: int = 2) -> Reading:
+def ranked(model: Transformer, rank: int = 1, near: float = NEAR, windows: int = 2) -> Reading:
     """3d. One expert alone answers: the one of this rank by logit (0: the best), instead of the best. `near`:
     bits per byte below which it counts as nearly as good."""
     one = attach(model.with_config(experts_per_token=1))
@@ -43,17 +44,17 @@ def ranked(model: Transformer, rank: int = 1, near: float = 0.05, windows: int =
     more, within = lost(one, edits, windows)
     told = f"rank {rank} alone, not the best: {more:+.3f} ± {within:.3f} bits per byte (± over windows)"
     return Reading("3d", "Choosing the second-best expert is nearly as good", more, told,
-                   HOLDS if more + within < near else UNSEEN)  # fmt: skip
+                   nearly(more, within, near))  # fmt: skip
 
 
-def dealt(model: Transformer, keep: int = 0, near: float = 0.05, windows: int = 2, seed: int = 0) -> Reading:
+def dealt(model: Transformer, keep: int = 0, near: float = NEAR, windows: int = 2, seed: int = 0) -> Reading:
     """3e. Experts at random in every layer, but for the `keep` best of each token."""
     two = attach(model.with_config())
     edits = routing.everywhere(two, "experts.choice", routing.at_random(seed, keep))
     more, within = lost(two, edits, windows)
     told = f"the {keep} best, the rest at random: {more:+.3f} ± {within:.3f} bits per byte (± over windows)"
     return Reading("3e", "Choosing a random expert is nearly as good", more, told,
-                   HOLDS if more + within < near else UNSEEN)  # fmt: skip
+                   nearly(more, within, near))  # fmt: skip
 
 
 @torch.no_grad()
@@ -98,4 +99,5 @@ def cheaper_norm(ratios: dict[str, Any], felt: float = 0.05) -> Reading:
     alike, kernels = (ratios[f"LayerNorm{by} / RMSNorm{by}"][1] for by in ("", ", torch's"))
     told = f"LayerNorm over RMSNorm: {alike:.2f} written alike, {kernels:.2f} by torch's kernels"
     cheap = (alike >= 1 + felt) + (kernels >= 1 + felt)
-    return Reading("5a", "RMSNorm is cheaper", alike, told, {2: HOLDS, 1: PARTLY, 0: UNSEEN}[cheap])
+    verdict = {2: HOLDS, 1: PARTLY, 0: UNSEEN}[cheap]
+    return Reading("5a", "RMSNorm is cheaper than LayerNorm", alike, told, verdict)

@@ -7,15 +7,27 @@ from typing import Any
 
 from ...config import NAMED
 from ...cost import active_parameters, bytes_by_part, human, parameters
+from ...training.ladder import plan
+from ...training.queue import best_rates
 from .of_runs import part
-from .parts import PARTLY, UNSEEN, Claim, Part, change, table
+from .parts import FALSE, HOLDS, PARTLY, UNSEEN, Claim, Part, change, table
 
 OSS = NAMED["gpt-oss-20b"]
+NEAR = 0.05  # bits per byte below which another choice counts as nearly as good
+ALONE = "two at random in layer "  # begins the names of choices in one layer
 
 
 def claim(found: Mapping[str, Any], runs: Mapping[str, Any]) -> Claim:
     """The claim, from what was measured and from the results of training runs."""
     return Claim(3, "Experts", (*experts(runs), *routing(found["routing"])))
+
+
+def rates(runs: Mapping[str, Any]) -> str:
+    """At which rates the models with experts and without were trained, as far as that is known."""
+    best = best_rates(plan(), runs)
+    chosen = [f"{best[anchor]:g}" for anchor in ("mxfp4", "swiglu") if anchor in best]
+    told = f" ({chosen[0]} with, {chosen[1]} without)" if len(chosen) == 2 else ""
+    return f"With experts and without, each model takes the rate that its anchor does best at{told}."
 
 
 def experts(runs: Mapping[str, Any]) -> tuple[Part, ...]:
@@ -31,6 +43,7 @@ def experts(runs: Mapping[str, Any]) -> tuple[Part, ...]:
         [name, str(NAMED[name].n_experts), str(NAMED[name].experts_per_token)]
         for name in ("gpt-oss-20b", "gpt-oss-120b", "qwen3-30b-a3b", "qwen3-235b-a22b")
     ])  # fmt: skip
+    asked = "Whether a gain is knowledge was not asked."
     return (
         Part(
             "Experts add parameters without adding compute", PARTLY,
@@ -40,8 +53,12 @@ def experts(runs: Mapping[str, Any]) -> tuple[Part, ...]:
             "a row of the router, and hardly any multiplications.",
         ),
         part(
-            "3b", "One rung is experts alone, at equal work a token; others have 4 to 64 of them.",
-            "The text is foreseen better for the same work. Whether that is knowledge was not asked.", runs,
+            "3b", f"The rung changes experts alone, at equal work a token. {rates(runs)}",
+            {HOLDS: f"At equal work a token experts changed the loss by {{mean}}, for the better. {asked}",
+             UNSEEN: "At equal work a token experts changed the loss by {mean}, by at most 1 % of it either "
+                     f"way: no gain was seen. {asked}",
+             FALSE: f"At equal work a token experts changed the loss by {{mean}}, for the worse. {asked}"},
+            runs,
         ),
         Part(
             "Mixtures have thousands of experts, of which one or two answer", UNSEEN,
@@ -55,7 +72,7 @@ def experts(runs: Mapping[str, Any]) -> tuple[Part, ...]:
 def routing(found: Mapping[str, Any]) -> tuple[Part, ...]:
     """The part measured on mini-oss."""
     choices = found["choices"]
-    layers = [name for name in choices if name.startswith("two at random in layer")]
+    layers = [name for name in choices if name.startswith(ALONE)]
 
     def row(name: str) -> list[str]:
         entry = choices[name]
@@ -66,33 +83,64 @@ def routing(found: Mapping[str, Any]) -> tuple[Part, ...]:
            "no expert at all"]  # fmt: skip
     one = ["second-best alone", "third alone", "one at random alone", "the worst alone"]
     head = ["who answers a token", "bits per byte", "more than as trained"]
+    seeds = len(choices["two at random"]["seeds"])
     how = (
         f"mini-oss (8 experts, 2 answer), in every layer, {found['windows']} held-out windows of "
         f"{found['context']} tokens of each of {len(found['domains'])} domains. Weights follow the choice. "
-        "± is half the 95 % interval over windows. Random choices are means over three seeds."
+        f"± is half the 95 % interval over windows. Random choices are means over {seeds} seeds."
     )
     alone = ["alone", "bits per byte", "more than the best alone"]
     in_one = table(head, [row(name) for name in layers])
-    second = choices["second-best alone"]
-    kept, lost = choices["the best and one at random"], choices["third instead of the best"]
+    second, random = choices["second-best alone"], choices["two at random"]
     return (
         Part(
-            "Choosing the second-best expert is nearly as good", UNSEEN,
+            "Choosing the second-best expert is nearly as good", nearly(second["more"], second["within"]),
             "\n\n".join((table(head, [row(name) for name in two]),
                          table(alone, [row(name) for name in one]), how)),
-            f"In this model the best expert carries {found['best_weight']:.0%} of the weight on average, and "
-            "nearly everything hangs on it: passing over it costs "
-            f"{lost['more']:.2f} bits per byte, taking the second-best alone {second['more']:.2f} more than "
-            "the best alone. Who comes second matters little: any other in its place costs "
-            f"{kept['more']:.3f}. The model learned with its own router: what it would have become with "
+            f"In this model the best expert carries {found['best_weight']:.0%} of the weight on average. "
+            f"{weighed(choices)} The model learned with its own router: what it would have become with "
             "another one is a question for training runs, and in none of the ladder's.",
         ),
         Part(
-            "Choosing a random expert is nearly as good", UNSEEN,
+            "Choosing a random expert is nearly as good", nearly(random["more"], random["within"]),
             f"Two at random, in one layer alone (one seed):\n\n{in_one}",
-            f"At random in every layer costs {choices['two at random']['more']:.2f} bits per byte; in layer "
-            f"0 alone {choices[layers[0]]['more']:.2f}, in any other alone at most "
-            f"{max(choices[name]['more'] for name in layers[1:]):.2f}. Without any expert at all it is "
-            f"{choices['no expert at all']['more']:.2f}: a random expert is far better than none.",
+            f"At random in every layer costs {random['more']:.2f} bits per byte. {by_layer(choices)} "
+            f"{without_any(choices)}",
         ),
     )  # fmt: skip
+
+
+def nearly(more: float, within: float, near: float = NEAR) -> str:
+    """The verdict on "nearly as good": the cost, with its interval, is below so many bits per byte."""
+    return HOLDS if more + within < near else UNSEEN
+
+
+def weighed(choices: Mapping[str, Any]) -> str:
+    """What it costs to pass over the best expert, and to pass over the second."""
+    best, kept = choices["third instead of the best"], choices["the best and one at random"]
+    much = lambda entry: "little" if nearly(entry["more"], entry["within"]) == HOLDS else "much"
+    return (f"Whether it answers matters {much(best)}: the third in its place costs {best['more']:.2f} bits "
+            f"per byte, and the second-best alone {choices['second-best alone']['more']:.2f} more than the "
+            f"best alone. Who answers beside it matters {much(kept)}: one at random costs {kept['more']:.3f} "
+            f"(less than {NEAR:g} with its interval is called little).")  # fmt: skip
+
+
+def by_layer(choices: Mapping[str, Any]) -> str:
+    """Where random experts cost most, and whether it is one layer above all: five times any other."""
+    costs = {name.removeprefix(ALONE).split()[0]: entry["more"]
+             for name, entry in choices.items() if name.startswith(ALONE)}  # fmt: skip
+    (layer, most), (_, second), *_ = sorted(costs.items(), key=lambda item: -item[1])
+    if most > 5 * max(second, 0):
+        return (f"It hangs on layer {layer} above all: there alone it costs {most:.2f}, in any other alone "
+                f"at most {second:.2f}.")  # fmt: skip
+    return f"In one layer alone it costs {min(costs.values()):.2f} to {most:.2f}, most in layer {layer}."
+
+
+def without_any(choices: Mapping[str, Any]) -> str:
+    """No expert at all beside random ones: far worse is twice the cost."""
+    none, random = choices["no expert at all"], choices["two at random"]
+    apart = none["more"] - random["more"]
+    how = ("no better than none" if apart <= none["within"] + random["within"]
+           else "far better than none" if none["more"] > 2 * random["more"]
+           else "better than none")  # fmt: skip
+    return f"Without any expert at all it is {none['more']:.2f}: experts at random are {how}."

@@ -7,10 +7,11 @@ from typing import Any
 
 from ...config import NAMED
 from ...cost import parameters
-from ...training.ladder import STEPS
+from ...training.corpus import DOMAINS
+from ...training.ladder import BATCH, REPEATED, SHORT, STEPS
 from . import beyond, formulas
 from .of_runs import part
-from .parts import FALSE, HOLDS, LADDER, MISLEADING, OPEN, PARTLY, Claim, Part, change, table
+from .parts import FALSE, HOLDS, MISLEADING, PARTLY, UNSEEN, Claim, Part, change, table
 
 Found = Mapping[str, Any]
 OSS, GPT2 = NAMED["gpt-oss-20b"], NAMED["gpt2"]
@@ -21,7 +22,7 @@ def claims(found: Found, runs: Found) -> tuple[Claim, ...]:
     """The five, from what was measured and from the results of training runs."""
     return (
         Claim(1, "Dropout", dropout(runs)),
-        Claim(2, "GELU, GLU, Swish", gelu(found)),
+        Claim(2, "GELU, GLU, Swish", gelu(found, runs)),
         Claim(4, "Grouped queries and windows", attention(runs)),
         Claim(5, "LayerNorm and RMSNorm", norms(found, runs)),
         Claim(6, "RoPE", positions(runs)),
@@ -41,25 +42,38 @@ def middle(found: Found, name: str) -> float:
 
 def dropout(runs: Found) -> tuple[Part, ...]:
     """Claim 1."""
+    read = STEPS * BATCH * SHORT
+    paid = "Dropout is paid for in training alone; a model that answers does without."
+    once = f"The models are small and read their text less than once: none can learn it by heart. {paid}"
     return (
         part(
             "1a",
-            "The second rung removes dropout alone, and the table “One left out” puts it back. A "
-            f"run reads {STEPS * 2048:,} bytes, {STEPS * 2048 // 6:,} of each kind on average, which is less "
-            "than one epoch of any. From the configs: GPT-2 drops 0.1 in three places (the embedding, the "
-            "pattern, what joins the residual), gpt-oss nowhere.",
-            "Of a small model that reads its text less than once, which cannot learn it by heart. The draws "
-            "and the products with them are made in training alone; a model that answers pays nothing.",
+            "The second rung removes dropout alone; at the top dropout is put back. A run reads "
+            f"{read:,} bytes, {read // len(DOMAINS):,} of each kind on average, which is less than one epoch "
+            "of any. From the configs: GPT-2 drops 0.1 in three places (the embedding, the pattern, what "
+            "joins the residual), gpt-oss nowhere.",
+            {HOLDS: f"Removing dropout changed the loss by {{mean}}, for the better. {once}",
+             UNSEEN: "Removing dropout changed the loss by {mean}, by at most 1 % of it either way: neither "
+                     f"a benefit of dropout nor a gain without it was seen. {once}",
+             FALSE: f"Removing dropout changed the loss by {{mean}}, for the worse: it was of use. {once}"},
             runs,
         ),
-        Part(
-            "The same over many epochs", OPEN,
-            "No run of the ladder reads its text more than once, so it will not answer this.",
+        part(
+            "1b",
+            f"Both are the ladder's top, and read the first {REPEATED:,} bytes of each of {len(DOMAINS)} "
+            f"corpora alone, {read / len(DOMAINS) / REPEATED:.0f} times over; held-out text is as for all.",
+            {HOLDS: "Removing dropout changed the loss by {mean}, for the better, though the text was read "
+                    f"many times. {paid}",
+             UNSEEN: "Removing dropout changed the loss by {mean}, by at most 1 % of it either way, though "
+                     f"the text was read many times. {paid}",
+             FALSE: "Removing dropout changed the loss by {mean}, for the worse: where little text is read "
+                    f"many times, dropout was of use. {paid}"},
+            runs,
         ),
     )  # fmt: skip
 
 
-def gelu(found: Found) -> tuple[Part, ...]:
+def gelu(found: Found, runs: Found) -> tuple[Part, ...]:
     """Claim 2."""
     tanh_at, tanh = formulas.farthest(formulas.gelu_tanh, formulas.gelu_erf)
     quick_at, quick = formulas.farthest(formulas.gelu_sigmoid, formulas.gelu_erf)
@@ -100,10 +114,14 @@ def gelu(found: Found) -> tuple[Part, ...]:
             "as long as GPT-2's GELU, and a second product follows. On a GPU, or compiled, these ratios are "
             "others; that was not measured.",
         ),
-        Part(
-            "Swish is nearly as good as GELU", OPEN,
-            "The ladder has GELU and clamped SwiGLU, and no run with Swish without a gate: it will compare "
-            f"the first two alone. {LADDER}",
+        part(
+            "2d",
+            "The other is the ladder's last rung with GELU; both have no gate, and are as wide and as deep.",
+            {HOLDS: "A model that learned with Swish in GELU's place differs in its loss by {mean}: if for "
+                    "the worse, then by 1 % of the loss at most.",
+             FALSE: "A model that learned with Swish in GELU's place differs in its loss by {mean}: for the "
+                    "worse, and by more than 1 % of the loss."},
+            runs,
         ),
     )  # fmt: skip
 
@@ -133,8 +151,16 @@ def attention(runs: Found) -> tuple[Part, ...]:
             f"The cache is {every} times smaller, as many as query heads share a key/value head, at every "
             "length.",
         ),
-        part("4b", "One rung is grouped queries alone, with the MLP widened by what they save.",
-             "Of one key/value head for four query heads of 16 channels, at equal work.", runs),
+        part(
+            "4b",
+            "The rung changes grouped queries alone: one key/value head for four query heads of 16 channels, "
+            "and the MLP or the experts widened by what that saves.",
+            {HOLDS: "Sharing one key/value head among four query heads of 16 channels changed the loss by "
+                    "{mean} at equal work: if for the worse, then by 1 % of the loss at most.",
+             FALSE: "Sharing one key/value head among four query heads of 16 channels changed the loss by "
+                    "{mean} at equal work: for the worse, and by more than 1 % of the loss."},
+            runs,
+        ),
         Part(
             "Windows save compute and memory", HOLDS,
             f"gpt-oss-20b without its windows, times as much as with them. Cache: {memory} tokens. FLOP to "
@@ -142,9 +168,26 @@ def attention(runs: Found) -> tuple[Part, ...]:
             "Every second layer has a window, so that neither can be more than halved. In a short text "
             "windows save next to no compute: there the weights' products are nearly all of the work.",
         ),
-        part("4d", "One rung is windows in every second layer alone.",
-             "Of windows of 64 bytes, judged in windows of text of 256.", runs),
+        part(
+            "4d",
+            "The rung changes windows in every second layer alone, 64 bytes wide; the loss is that of texts "
+            "of 256 bytes.",
+            {HOLDS: "Windows of 64 bytes in every second layer changed the loss by {mean} in texts of 256 "
+                    "bytes: no cost beyond 1 % of the loss, and none that can be told from zero.",
+             PARTLY: "Windows of 64 bytes in every second layer changed the loss by {mean} in texts of 256 "
+                     "bytes: a cost, of 1 % of the loss at most.",
+             FALSE: "Windows of 64 bytes in every second layer changed the loss by {mean} in texts of 256 "
+                    "bytes: a cost of more than 1 % of the loss."},
+            runs,
+        ),
     )  # fmt: skip
+
+
+def negative(gpt2: int, oss: int) -> str:
+    """How many of the scales of both models' norms are negative, in a sentence."""
+    if gpt2 == oss == 0:
+        return "No scale of either model is negative."
+    return f"Of their scales {gpt2 or 'none'} of mini-gpt2 and {oss or 'none'} of mini-oss are negative."
 
 
 def norms(found: Found, runs: Found) -> tuple[Part, ...]:
@@ -162,6 +205,12 @@ def norms(found: Found, runs: Found) -> tuple[Part, ...]:
     ]  # fmt: skip
     signs = table(["share of signs that change", "mini-gpt2 (LayerNorm)", "mini-oss (RMSNorm)"], rows)
     most = max(oss["along_ones"].values())
+    scales = negative(gpt2["negative_scales"], oss["negative_scales"])
+    changed = any(one[kind] > 0 for one in (gpt2, oss) for kind in ("centred", "own", "units"))
+    neurons = "the norm decided none in these two"
+    if max(gpt2["units"], oss["units"]) > 0:
+        neurons = "a norm can decide some, since it changes how much a bias weighs: in mini-gpt2 "
+        neurons += f"{gpt2['units']:.2%}, in mini-oss {oss['units']:.2%}"
     without = found["without_mean"]
     times = table(["time over time", "median (quartiles)"], [
         [f"{name}", ratio(found, name)]
@@ -169,14 +218,24 @@ def norms(found: Found, runs: Found) -> tuple[Part, ...]:
     ])  # fmt: skip
     return (
         Part(
-            "RMSNorm is cheaper", PARTLY,
+            "RMSNorm is cheaper than LayerNorm", PARTLY,
             f"{times}\n\nMeasured as in claim 2, on {found['times']['tokens']} × {found['times']['width']}. "
             "The first line is this package's two functions, written out alike; the second torch's own, of "
             "which LayerNorm has a fused CPU kernel.",
             "It needs one mean instead of two and no bias, so written alike it takes less time. Which is "
             "faster in practice is decided by the kernel. Either is small beside one matrix product.",
         ),
-        part("5b", "One rung is RMSNorm alone.", "At the learning rate of the anchor below it.", runs),
+        part(
+            "5b", "The rung changes the norm alone, at the same learning rate.",
+            {HOLDS: "RMSNorm in LayerNorm's place changed the loss by {mean}: for the worse, by 1 % of it at "
+                    "most.",
+             PARTLY: "RMSNorm in LayerNorm's place changed the loss by {mean}: for the worse, and by more "
+                     "than 1 % of it.",
+             UNSEEN: "RMSNorm in LayerNorm's place changed the loss by {mean}, by at most 1 % of it either "
+                     "way: no difference was seen.",
+             FALSE: "RMSNorm in LayerNorm's place changed the loss by {mean}: for the better."},
+            runs,
+        ),
         Part(
             "Normalising <4.2, 5.2, −41.4> gives <0.14, 0.24, −0.80>", FALSE,
             f"LayerNorm gives {told(layer)}, RMSNorm {told(rms)} (without scale, bias and eps; float64).",
@@ -185,16 +244,16 @@ def norms(found: Found, runs: Found) -> tuple[Part, ...]:
             "for the third.",
         ),
         Part(
-            "Normalising does not change which neurons are active", PARTLY,
+            "Normalising does not change which neurons are active", PARTLY if changed else HOLDS,
             f"{signs}\n\n{gpt2['tokens']:,} held-out tokens, means over all norms of a model; the last line "
-            "over all feed-forward halves. No scale of either model is negative. Of the squared length of "
+            f"over all feed-forward halves. {scales} Of the squared length of "
             f"mini-oss's residual at most {most:.2%} (mean over tokens, the point with the most) lies along "
             f"the all-ones direction; a random direction would have {oss['chance']:.2%}. What is lost in "
             f"bits per byte when it is taken away: by mini-oss {change(without['mini-oss'])}, by mini-gpt2 "
             f"{change(without['mini-gpt2'])}.",
-            "RMSNorm changes no channel's sign as long as its scale is positive, and LayerNorm few before "
-            "its bias and more with it. But a channel of the residual is no neuron: those come after the "
-            "next matrix, and there a norm does decide some, since it changes how much a bias weighs.",
+            "RMSNorm changes a channel's sign only where its scale is negative. LayerNorm can: in mini-gpt2 "
+            f"{gpt2['centred']:.2%} of them before its scale and bias, {gpt2['own']:.2%} with both. But a "
+            f"channel of the residual is no neuron: those come after the next matrix, and there {neurons}.",
         ),
     )  # fmt: skip
 

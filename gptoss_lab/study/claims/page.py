@@ -11,7 +11,8 @@ from typing import Any
 from ...files import whole
 from ...training.queue import results
 from . import measured, of_experts, of_models, of_parts
-from .parts import FALSE, OPEN, VERDICTS, Claim, table
+from .of_runs import ASKS, SEEDS, SMALL, TRIALS
+from .parts import FALSE, OPEN, PARTLY, UNSEEN, VERDICTS, Claim, table
 
 
 def section(claim: Claim) -> str:
@@ -47,11 +48,31 @@ verdict is about them), and from training runs (`docs/ladder.md`).
 {overview}
 
 A verdict is one of: {verdicts}.
-“{false}” is said where a statement is arithmetic or a definition and comes out otherwise; “{open}” where
-the training runs that decide it are not in, or do not decide it. A verdict from them needs two seeds.
+“{false}” is said where a statement is arithmetic or a definition and comes out otherwise, or where training
+runs show otherwise; “{unseen}” where it was looked for, in runs, in a miniature or in published configs, and
+no such effect was found; “{open}” where the training runs that decide it are not in, or do not decide it.
+
+Training runs decide {decided} by rules. A lead is the loss with the change
+less that without it, over the same held-out windows, seed by seed; it needs {seeds} seeds. Its 95 % interval
+is the wider of two: over seeds (Student's t) and over windows. Small is {small} of the loss. What is said is
+that the change
+
+{rules}
+- any other interval leaves it open. Where the change is also left out at the ladder's top
+  ({twice}), both places must say the same: two that differ make “{partly}”, or “{unseen}”
+  where it holds in neither, and one that is open leaves it open.
+
+Claim 6b has a rule of its own: “{partly}” where plain RoPE is worse beyond the trained length on every dense
+rung and YaRN takes back more than half of that.
 
 {sections}
 """
+
+
+def rules() -> str:
+    """What each rule asks, a line each, with the claims that it is asked of."""
+    asked = {rule: ", ".join(t.number for t in TRIALS.values() if t.rule is rule) for rule in ASKS}
+    return "\n".join(f"- {asked[rule]}: {says};" for rule, says in ASKS.items())
 
 
 def every_claim(found: Mapping[str, Any], runs: Mapping[str, Any] | None = None) -> tuple[Claim, ...]:
@@ -73,6 +94,9 @@ def report(found: Mapping[str, Any], runs: Mapping[str, Any] | None = None) -> s
     )
     return PAGE.format(
         about=about, overview=overview(every), verdicts=", ".join(VERDICTS), false=FALSE, open=OPEN,
+        unseen=UNSEEN, partly=PARTLY, decided=", ".join(TRIALS), seeds=SEEDS, rules=rules(),
+        small=f"{SMALL:.0%}".replace("%", " %"),
+        twice=", ".join(trial.number for trial in TRIALS.values() if trial.also),
         sections="\n\n".join(section(claim) for claim in every),
     )  # fmt: skip
 
