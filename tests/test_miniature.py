@@ -12,6 +12,7 @@ import gptoss_lab as lab
 from gptoss_lab.weights import PackedStack
 
 FOLDER = Path(lab.__file__).parent / "assets" / "mini-oss"
+README = Path(lab.__file__).parents[1] / "README.md"
 TEXTS = {
     "English": "The king said to the people of Egypt, and the people answered the king.",
     "Spanish": "Y dijo Dios: Sea la luz: y fué la luz. Y vió Dios que la luz era buena.",
@@ -42,6 +43,15 @@ def test_it_is_gpt_oss_in_small_and_at_most_8_mb():
     assert config.n_heads > config.n_kv_heads > 1
     assert config.context >= 256 and config.stored_experts == "mxfp4"
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 8_000_000
+
+
+def test_the_readme_tells_the_loss_of_the_shipped_weights():
+    log = json.loads((FOLDER / "training.json").read_text("utf-8"))
+    bits, words = log["bits_per_byte"]["as stored, 256 tokens"], " ".join(README.read_text("utf-8").split())
+    least, most = (end(bits, key=bits.__getitem__) for end in (min, max))
+    assert (f"mini-oss stands at {sum(bits.values()) / len(bits):.2f} bits per byte of held-out text in windows "
+            f"of 256 tokens, the mean of six domains from {bits[least]:.2f} ({least}) to {bits[most]:.2f} "
+            f"({most}), after {log['tokens'] / 1e6:.1f} M tokens") in words  # fmt: skip
 
 
 @pytest.mark.parametrize("language", TEXTS)
