@@ -96,8 +96,8 @@ def card(run: Run, columns: dict[str, dict[str, float]]) -> str:
 {early}A miniature of {config.family}'s architecture, trained from nothing on the corpora of `gptoss_lab`:
 {config.n_layers} layers, width {config.d_model}, {form}{size:.1f} M parameters
 of which {active:.1f} M take part in a token, context {config.context}.
-It has seen {run.tokens / 1e6:.1f} M tokens of six kinds of text. It is made to be looked into; it knows nothing
-and answers no questions.
+It has seen {run.tokens / 1e6:.1f} M tokens of six kinds of text. It is made to be looked into; it knows
+nothing and answers no questions.
 
 ## How it was trained
 
