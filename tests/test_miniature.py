@@ -50,8 +50,9 @@ def test_the_readme_tells_the_loss_of_the_shipped_weights():
     bits, words = log["bits_per_byte"]["as stored, 256 tokens"], " ".join(README.read_text("utf-8").split())
     least, most = (end(bits, key=bits.__getitem__) for end in (min, max))
     mean = sum(bits.values()) / len(bits)
-    assert (f"mini-oss stands at {mean:.2f} bits per byte of held-out text in windows of 256 tokens, the mean of six domains from {bits[least]:.2f} ({least}) to {bits[most]:.2f} "
-            f"({most}), after {log['tokens'] / 1e6:.1f} M tokens") in words  # fmt: skip
+    assert (f"mini-oss stands at {mean:.2f} bits per byte of held-out text in windows of 256 tokens, the "
+            f"mean of six domains from {bits[least]:.2f} ({least}) to {bits[most]:.2f} ({most}), after "
+            f"{log['tokens'] / 1e6:.1f} M tokens") in words  # fmt: skip
 
 
 @pytest.mark.parametrize("language", TEXTS)
