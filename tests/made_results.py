@@ -49,15 +49,16 @@ def made(config: Config, seed: int, rate: float) -> dict[str, Any]:
     bits = level_of(config) + 0.1 * abs(RATES.index(rate) - 3) + dice.gauss(0, 0.004) + 0.01 * seed
     windows = {domain: [round(bits + 0.2 * (n % 7 - 3) + dice.gauss(0, 0.01), 4) for n in range(21)]
                for domain in DOMAINS}  # fmt: skip
+    longer = {name: [round(x - 0.05 + dice.gauss(0, 0.01), 4) for x in each]
+              for name, each in windows.items()}  # fmt: skip
     far = {name: by_edges(bits, length, config) for name, length in (("near", 256), ("far", 1024))}
     if config.positions == "rope":
         far["beyond"] = by_edges(bits, 2048, config)
     result: dict[str, Any] = {
-        "seed": seed, "rate": rate, "windows": {"near": windows, "far": windows},
+        "seed": seed, "rate": rate, "windows": {"near": windows, "far": longer},
         "spikes": [700] * dice.randint(0, 3) + [1352] * dice.randint(0, 1),
-        "bits_per_byte": dict.fromkeys(
-            ("near", "far"), {name: round(sum(x) / 21, 4) for name, x in windows.items()}
-        ),
+        "bits_per_byte": {kind: {name: round(sum(x) / 21, 4) for name, x in each.items()}
+                          for kind, each in (("near", windows), ("far", longer))},
         "nats_by_position": far, "untaught": None, "balance": 1.05,
         "curve": {"steps": 15, "nats": [round(0.69 * bits + 4 / (n + 1), 4) for n in range(100)]},
         "activations": {"largest": [round(10 * dice.random() + 5 * n, 2) for n in range(config.n_layers)],

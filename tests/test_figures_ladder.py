@@ -37,7 +37,7 @@ def test_a_significant_difference_is_full_and_dark_and_any_other_hollow_and_grey
     assert dots[1].get_xdata()[0] == pytest.approx(-1.0) and sorted(dots) == [1, 2]
     wide = [line for line in right.lines if line.get_linewidth() == 9]
     assert [list(line.get_xdata()) for line in wide] == [pytest.approx([-1.025, -0.975])]
-    assert "−1.000 ± 0.025" in said(right) and "+0.020, one seed" in said(right)
+    assert "−1.000 ± 0.027" in said(right) and "+0.020, one seed" in said(right)
     assert ladder.MISSING in said(right)
     means = next(line for line in left.lines if line.get_marker() in ("None", ""))
     assert list(means.get_xdata()) == pytest.approx([3.1, 2.1, 2.05, math.nan], nan_ok=True)
@@ -51,7 +51,7 @@ def test_what_is_not_significant_says_so():
 
 def test_the_words_are_those_of_the_picture():
     lines = ladder.describe(*(ROWS[name] for name in list(ROWS) if name != "levels")).splitlines()
-    assert lines[2:] == ["second: −1.000 ± 0.025.", "third: +0.020, one seed.", "fourth: no runs yet."]
+    assert lines[2:] == ["second: −1.000 ± 0.027.", "third: +0.020, one seed.", "fourth: no runs yet."]
 
 
 def test_every_interval_lies_within_the_picture():
@@ -120,3 +120,13 @@ def test_an_axes_handed_in_is_used():
     ax = Figure(figsize=(8, 6)).subplots()
     assert ladder_runs.curves({"a": ([1], [2.0])}, title="x", ax=ax) is ax
     assert figures.ladder.rates({"a": {0.1: 2.0}}, ax=Figure().subplots()).lines
+
+
+def test_longer_windows_are_lines_of_their_own():
+    edges, lines = [(0, 8), (8, 16), (16, 32)], {"a": [3.0, 2.0, None], "b": [3.0, 2.5, None]}
+    ax = ladder_runs.positions(edges, lines, {8: "x"}, longer={"a": [None, 1.9, 2.4]}).axes[0]
+    marked = [line for line in ax.lines if line.get_marker() != "None"]
+    drawn = [list(line.get_ydata()) for line in marked if len(line.get_ydata()) > 1]
+    assert drawn == [[3.0, 2.0], [1.9, 2.4], [3.0, 2.5]]
+    words = ladder_runs.positions(edges, lines, {8: "x"}, longer={"a": [None, 1.9, 2.4]}).alt
+    assert "a: 2.40 at the end" in words and "b: 2.50 at the end" in words

@@ -86,11 +86,11 @@ def test_a_run_of_the_grid_is_not_made_again_for_its_rung():
 
 def test_the_plan_has_its_runs_in_the_order_of_what_they_tell():
     left = waiting(plan(), {})
-    assert len(left) == 113
+    assert len(left) == 118
     purposes = [entry.purpose for entry in left]
     assert purposes[:16] == ["learning rate"] * 16 and purposes[16:49] == ["rungs"] * 33
     assert [entry.seed for entry in left[16:49]] == [0] * 9 + [1] * 12 + [2] * 12
-    assert purposes[49:69] == ["leave one out"] * 20 and purposes[-20:-12] == ["shape"] * 8
+    assert purposes[49:74] == ["leave one out"] * 25 and purposes[-20:-12] == ["shape"] * 8
     assert purposes[-12:] == ["Swish", "the experts' rate", "many epochs", "many epochs"] * 3
     assert left[-21].seed == 1
 

@@ -38,7 +38,7 @@ from gptoss_lab.training.ladder_tables import (
     speed_table,
     spikes,
 )
-from gptoss_lab.training.queue import score
+from gptoss_lab.training.queue import results, score
 
 
 def result(*near: float) -> dict[str, Any]:
@@ -64,8 +64,8 @@ def row(page: str, heading: str, name: str) -> list[str]:
 
 def test_a_page_without_results_is_all_dashes_and_says_so():
     page = report({})
-    assert "**0 of 113 runs are in.**" in page and "Nothing should be concluded" in page
-    assert row(page, "The rungs", "RoPE") == ["RoPE", "–", "0"] + ["–"] * 5
+    assert "**0 of 118 runs are in.**" in page and "Nothing should be concluded" in page
+    assert row(page, "The rungs", "RoPE") == ["RoPE", "–", "0"] + ["–"] * 4
     assert row(page, "Learning rates", "GPT-2") == ["GPT-2"] + ["–"] * 7
 
 
@@ -73,16 +73,16 @@ def test_a_page_with_every_result_has_no_dash_but_where_there_is_nothing_to_comp
     monkeypatch.setattr(ladder_tables, "lookback", dict)
     found = all_in()
     page = report(found)
-    assert "**113 of 113 runs are in.** These are all of them." in page
-    assert row(page, "The rungs", "GPT-2")[3:] == ["–"] * 5
+    assert "**118 of 118 runs are in.** These are all of them." in page
+    assert row(page, "The rungs", "GPT-2")[3:] == ["–"] * 4
     rope, rms = ([score(found[f"{name}.seed{seed}.lr0.008"]) for seed in range(3)]
                  for name in ("rope", "rmsnorm"))  # fmt: skip
     mean = sum(a - b for a, b in zip(rope, rms)) / 3
     cells = row(page, "The rungs", "RoPE")
     assert cells[1:4] == [f"{sum(rope) / 3:.4f}", "3", f"{mean:+.4f}".replace("-", "−")]
-    assert "- RoPE: differs by −0.85" in page and "3 seeds; all seeds agree." in page
+    assert "- RoPE: differs by −0.85" in page and "with 3 seeds; all seeds agree." in page
     assert row(page, "Learning rates", "GPT-2")[-1] == "0.008"
-    assert len(row(page, "One left out", "no sinks")) == 8
+    assert len(row(page, "One left out", "no sinks")) == 7
     assert row(page, "The router", "experts")[1] == "1.050"
     assert "{" not in page and "not enough runs" not in page
 
@@ -95,27 +95,37 @@ def test_a_step_of_the_rate_is_told_beside_the_step_of_the_ladder():
             low = f"{name}.seed{seed}.lr{slow:g}"
             if low in found:
                 found[f"{name}.seed{seed}.lr{fast:g}"] = found[low]
+    for rate, largest in ((slow, 12.0), (fast, 77.0)):
+        name = f"swiglu.seed0.lr{rate:g}"
+        found[name] = found[name] | {"activations": {"largest": [largest, 99.0], "rms": [1.0, 1.0]}}
     found[f"mxfp4.seed0.lr{slow:g}"] = result(2.5, 2.5)
     found[f"mxfp4.seed0.lr{fast:g}"] = result(2.25, 2.25)
     told = ladder_tables.by_rate(plan(), found)
     own, there = (score(found[f"swiglu.seed0.lr{rate:g}"]) for rate in (slow, fast))
     assert f"“clamped SwiGLU” loses {there - own:.3f} at 0.016" in told["step"]
     assert "“MXFP4 experts” loses 0.250 at 0.008" in told["step"]
-    assert "in its first layer at the two rates" in told["values"] and "GPT-2 loses" in told["learned"]
-    assert ladder_tables.by_rate(plan(), {}) == {"step": "", "values": "", "learned": ""}
+    assert told["values"].endswith("of “clamped SwiGLU” is 12 and 77 at the two.")
+    assert ladder_tables.by_rate(plan(), {}) == {"step": "", "values": ""}
 
 
 def test_differences_are_told_by_domain_and_in_long_windows():
     ours, theirs = ({0: result(2.0, 2.1), 1: result(2.0, 2.1)}, {0: result(2.1, 2.2), 1: result(2.2, 2.3)})
     for run in ours.values():
-        run["bits_per_byte"]["near"] = run["bits_per_byte"]["near"] | {"python": 9.0}
-        run["bits_per_byte"]["far"] = dict.fromkeys(DOMAINS, 1.0)
+        run["bits_per_byte"] = {"near": run["bits_per_byte"]["near"] | {"python": 9.2},
+                                "far": dict.fromkeys(DOMAINS, 1.0)}  # fmt: skip
+        run["windows"] = {"near": run["windows"]["near"] | {"python": [9.0, 9.4]},
+                          "far": dict.fromkeys(DOMAINS, [0.9, 1.1])}  # fmt: skip
     one = Row("a", "A", rung("rope"), ours, theirs)
     (line,) = domains_table([one])[2:]
-    half = 12.706 * 0.1 / 2  # of -0.1 and -0.2 over two seeds: a spread of 0.1/√2, over √2
-    assert line.count(f"−0.150 ± {half:.3f}") == len(DOMAINS) - 1 and "+6.800" in line
-    assert " −1.2000 | ±" in compared_rows([one])[0] and compared_rows([one])[0].count("|") == 9
-    assert Difference((0.1, 0.3), 2.0).within == 2.0 and Difference((0.1,), 0.2).within == 0.2
+    seeds = 12.706 * 0.1 / 2  # of -0.1 and -0.2 over two seeds: a spread of 0.1/√2, over √2
+    assert line.count(f"−0.150 ± {seeds:.3f}") == len(DOMAINS) - 1
+    python = math.hypot(seeds, 1.96 * math.sqrt(0.045 / 2))  # windows differ by 6.85 and 7.15
+    assert f" +7.000 ± {python:.3f} " in line
+    far = math.hypot(seeds, 1.96 * math.sqrt(6 * 0.005 / 2) / 6)  # by −1.25 and −1.15, in each domain
+    assert compared_rows([one])[0].endswith(f" | −1.2000 ± {far:.4f} |")
+    assert Difference((0.1,), 0.2).within == 0.2
+    less = Difference((0.1, 0.3), 1.0)
+    assert (less.low, less.high) == pytest.approx((0.2 - 1.6169, 0.2 + 1.6169), abs=1e-3)
 
 
 def test_what_rounds_to_nothing_has_no_sign():
@@ -149,10 +159,11 @@ def test_every_model_of_the_plan_has_a_title_of_its_own():
     assert len(set(titles.values())) == len(titles)
     assert titles["gpt2-2-layers"] == "GPT-2, 2 layers" and titles["experts-4-of-16"] == "4 of 16 experts"
     assert titles["sinks-as-large-as-experts"] == "sinks, as large as experts"
+    assert titles["without-sinks"] == "untied embeddings, but no sinks"
     page = report(all_in())
     assert "- “4 of 16 experts” less “untied embeddings” (2 of 8): " in page
     assert "- “4 of 16 experts” less “2 of 16 experts”: " in page
-    assert "- “YaRN, with Swish for GELU” less “YaRN in the long phase”: " in page
+    assert "- “YaRN with Swish” less “YaRN in the long phase”: " in page
 
 
 def test_one_seed_has_no_interval_over_seeds_and_no_verdict():
@@ -166,17 +177,19 @@ def test_one_seed_has_no_interval_over_seeds_and_no_verdict():
     ("each", "windows", "significant", "said"),
     [
         ((-0.030, -0.031, -0.029), 0.01, True,
-         "differs by −0.030 ± 0.002 over 3 seeds; all seeds agree"),
+         "differs by −0.030 ± 0.010 with 3 seeds; all seeds agree"),
         ((-0.030, -0.031, -0.029), 0.04, False,
-         "not significant: −0.030 ± 0.002 over 3 seeds, but ±0.040 over windows"),
+         "not significant: −0.030 ± 0.040 with 3 seeds, though all have one sign"),
         ((-0.03, -0.01, -0.05), 0.01, False,
-         "not significant: −0.030 ± 0.050 over 3 seeds, though all have one sign"),
-        ((0.03, -0.01, 0.02), 0.01, False, "not significant: +0.013 ± 0.052 over 3 seeds"),
-        ((0.03, 0.04), 0.01, False, "not significant: +0.035 ± 0.064 over 2 seeds, though all have one sign"),
-        ((0.03, 0.03), 0.01, True, "differs by +0.030 ± 0.000 over 2 seeds; all seeds agree"),
+         "not significant: −0.030 ± 0.051 with 3 seeds, though all have one sign"),
+        ((-0.030, -0.027, -0.033), 0.0295, False,
+         "not significant: −0.030 ± 0.030 with 3 seeds, though all have one sign"),
+        ((0.03, -0.01, 0.02), 0.01, False, "not significant: +0.013 ± 0.053 with 3 seeds"),
+        ((0.03, 0.04), 0.01, False, "not significant: +0.035 ± 0.064 with 2 seeds, though all have one sign"),
+        ((0.03, 0.03), 0.01, True, "differs by +0.030 ± 0.010 with 2 seeds; all seeds agree"),
     ],
 )  # fmt: skip
-def test_a_verdict_needs_both_intervals(each, windows, significant, said):
+def test_a_verdict_needs_both_intervals_together(each, windows, significant, said):
     less = Difference(each, windows)
     assert less.significant is significant and str(less) == said
 
@@ -259,4 +272,9 @@ def test_every_picture_of_the_page_is_drawn_from_few_results_and_from_all(share)
             box = ax.get_tightbbox(still.canvas.get_renderer())
             assert box.x0 >= 0 and box.x1 <= still.bbox.x1 + 1, (draw.__name__, box, still.bbox)
             assert box.y0 >= 0 and box.y1 <= still.bbox.y1, (draw.__name__, box)
-        assert "of 113 runs" in still.get_supxlabel()
+        assert "of 118 runs" in still.get_supxlabel()
+
+
+def test_the_page_is_made_from_the_results_that_are_in():
+    page = (ladder_pictures.PICTURES.parent / "ladder.md").read_text("utf-8")
+    assert page == report(results()), "run: make ladder"

@@ -49,7 +49,7 @@ def told(x: float) -> str:
 def _verdict(mean: float, seeds: float | None, windows: float, significant: bool | None) -> str:
     if seeds is None:
         return f"{told(mean)}, one seed"
-    wide = f"{told(mean)} ± {max(seeds, windows):.3f}"
+    wide = f"{told(mean)} ± {math.hypot(seeds, windows):.3f}"
     return wide if significant else f"{wide}: not significant"
 
 

@@ -29,6 +29,7 @@ SHORT, LONG, BATCH = 256, 1024, 8        # tokens (bytes) a window in the two ph
 STEPS = 1500                             # of BATCH · SHORT tokens each: 3,072,000 in all
 PACKED = 32                              # MXFP4 packs widths that are multiples of it
 LAYERS, OTHER_LAYERS = 6, (2, 12)
+THRICE = ("no-dropout", "rmsnorm", "grouped", "windows", "experts")  # left out with three seeds, for claims
 REPEATED = 25_600                        # bytes of each corpus, read 20 times over by the runs that repeat
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 GRIDS = {"gpt2": RATES[:5], "swiglu": RATES[:5], "mxfp4": RATES}  # went on while the best was at an end
@@ -62,6 +63,7 @@ RUNGS = (
     Rung("mxfp4", "MXFP4 experts", {"stored_experts": "mxfp4"}),
 )  # fmt: skip
 NUMBER = {rung.name: n for n, rung in enumerate(RUNGS)}
+LEFT_OUT = "without-"  # begins the name of the top with a change left out
 TOP = "untied"  # where one change is left out: MXFP4's widths in steps of 32 are too coarse to match there
 NEEDS: dict[str, dict[str, object]] = {"rope": {"yarn": None}}  # what cannot stay when the change is undone
 
@@ -112,7 +114,7 @@ def without(name: str) -> Config:
     """The rung `TOP` with one change undone, and what cannot stand without it."""
     below, top = ladder()[NUMBER[name] - 1], rung(TOP)
     undone = {field: getattr(below, field) for field in RUNGS[NUMBER[name]].changes}
-    return fit(top.with_changes(name=f"without-{name}", **undone | NEEDS.get(name, {})), top)
+    return fit(top.with_changes(name=f"{LEFT_OUT}{name}", **undone | NEEDS.get(name, {})), top)
 
 
 @cache
@@ -136,40 +138,42 @@ def of_depth(name: str, layers: int) -> Config:
     return rung(name, layers).with_changes(name=f"{name}-{layers}-layers")
 
 
+ASIDES: dict[str, tuple[str, Callable[[], Config]]] = {  # models with a question of their own: title, base
+    "experts-slowly": ("experts at the dense rate", lambda: rung("experts")),
+    "swish": ("YaRN with Swish", lambda: rung("yarn").with_changes(activation="silu")),
+    "repeated": ("little text over and over, no dropout", lambda: rung(TOP)),
+    "repeated-with-dropout": ("little text over and over, dropout", lambda: without("no-dropout")),
+}
+
+
 @cache
 def aside(name: str) -> Config:
-    """A model that asks one question of its own. ValueError for a name that there is none of.
+    """A model of `ASIDES`. ValueError for a name that there is none of.
 
     experts-slowly: the rung "experts" at the rate of the rung below it, since the two rungs differ in that as
     well. swish: the last rung with GELU, with Swish in its place. repeated, repeated-with-dropout: the rung
     `TOP`, and that with GPT-2's dropout, of which every run reads `REPEATED` bytes of each corpus over and
     over.
     """
-    made = {
-        "experts-slowly": lambda: rung("experts"),
-        "swish": lambda: rung("yarn").with_changes(activation="silu"),
-        "repeated": lambda: rung(TOP),
-        "repeated-with-dropout": lambda: without("no-dropout"),
-    }
-    require(name in made, f"no model {name!r}; there are {', '.join(made)}")
-    return made[name]().with_changes(name=name)
+    require(name in ASIDES, f"no model {name!r}; there are {', '.join(ASIDES)}")
+    return ASIDES[name][1]().with_changes(name=name)
 
 
 def title_of(config: Config) -> str:
     """What a model of the plan is called in a table."""
     name, layers = config.name, config.n_layers
-    asides = {"experts-slowly": "experts, at the rate of “sinks”", "swish": "YaRN, with Swish for GELU",
-              "repeated": "the same little text, without dropout",
-              "repeated-with-dropout": "the same little text, with dropout"}  # fmt: skip
+    if name in ASIDES:
+        return ASIDES[name][0]
     if "-as-large-as-" in name:
         small, large = (RUNGS[NUMBER[one]].title for one in name.split("-as-large-as-"))
         return f"{small}, as large as {large}"
-    if name in asides or name in NUMBER:
-        return asides.get(name) or RUNGS[NUMBER[name]].title
     if "-of-" in name:
         return f"{config.experts_per_token} of {config.n_experts} experts"
+    if name.startswith(LEFT_OUT):
+        return f"{RUNGS[NUMBER[TOP]].title}, but {RUNGS[NUMBER[name.removeprefix(LEFT_OUT)]].undone}"
     short = name.removesuffix(f"-{layers}-layers")
-    return f"{RUNGS[NUMBER[short]].title}, {layers} layers" if short in NUMBER else name
+    title = RUNGS[NUMBER[short]].title if short in NUMBER else short
+    return title if short == name else f"{title}, {layers} layers"
 
 
 def anchor_of(name: str) -> str:
@@ -237,6 +241,7 @@ def plan() -> list[Entry]:
     totals = [as_large("rope", "rmsnorm"), as_large("sinks", "experts")]
     totals_of = dict(zip(totals, ("gpt2", "swiglu")))
     entries += rungs(0) + rungs(1) + rungs(2) + left_out(0) + left_out(1)
+    entries += [entry for entry in left_out(2) if entry.config.name.removeprefix(LEFT_OUT) in THRICE]
     for seed in (0, 1):
         entries += [Entry(config, seed, anchor, "size") for config, anchor in sizes]
         entries += [Entry(config, seed, "mxfp4", "number of experts") for config in routed]

@@ -2,11 +2,11 @@
 
 Two models are compared seed by seed: runs of one seed read the same bytes in the same order and are measured
 on the same held-out windows. The mean of the differences stands beside its 95 % confidence interval, from
-Student's t over the seeds. One seed has no such interval. What the choice of windows alone leaves uncertain,
-for these very models, is told besides.
+Student's t over the seeds, which all share the windows. One seed has no such interval. What the choice of
+windows leaves uncertain, for these very models, is the other part; both together are √(seeds² + windows²).
 
-A difference is called significant if it is larger than both. Of twenty differences that are none, one is
-called significant by chance.
+A difference is called significant if it is larger than that. Of twenty differences that are none, about one
+is called significant by chance.
 """
 
 from __future__ import annotations
@@ -69,10 +69,12 @@ def over_windows(
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours less theirs in bits per byte: `each` seed's, and what the windows leave open."""
+    """Ours less theirs in bits per byte, negative is better: `each` seed's, half the interval that `windows`
+    leave open, and the `level` of theirs."""
 
     each: tuple[float, ...]
     windows: float
+    level: float = math.nan
 
     @property
     def mean(self) -> float:
@@ -80,14 +82,24 @@ class Difference:
         return statistics.fmean(self.each)
 
     @property
-    def seeds(self) -> float | None:
+    def over_seeds(self) -> float | None:
         """Half the 95 % interval over seeds; None for one seed."""
         return interval(list(self.each))
 
     @property
     def within(self) -> float:
-        """Half the wider of the two intervals."""
-        return max(self.seeds or 0.0, self.windows)
+        """Half the interval of both together: other seeds *and* other windows."""
+        return math.hypot(self.over_seeds or 0.0, self.windows)
+
+    @property
+    def low(self) -> float:
+        """That interval's lower end."""
+        return self.mean - self.within
+
+    @property
+    def high(self) -> float:
+        """That interval's upper end."""
+        return self.mean + self.within
 
     @property
     def agree(self) -> bool:
@@ -96,18 +108,16 @@ class Difference:
 
     @property
     def significant(self) -> bool | None:
-        """Whether it is larger than both intervals; None while there is one seed."""
-        return None if self.seeds is None else abs(self.mean) > self.within
+        """Whether it is larger than the interval of both; None while there is one seed."""
+        return None if self.over_seeds is None else abs(self.mean) > self.within
 
     def __str__(self) -> str:
         """A sentence without its subject."""
-        if self.seeds is None:
+        if self.over_seeds is None:
             return f"{signed(self.mean)} with one seed (±{self.windows:.3f} over windows): no verdict yet"
-        told = f"{signed(self.mean)} ± {self.seeds:.3f} over {len(self.each)} seeds"
+        told = f"{signed(self.mean)} ± {self.within:.3f} with {len(self.each)} seeds"
         if self.significant:
             return f"differs by {told}" + ("; all seeds agree" if self.agree else "")
-        if abs(self.mean) > self.seeds:
-            return f"not significant: {told}, but ±{self.windows:.3f} over windows"
         return f"not significant: {told}" + (", though all have one sign" if self.agree else "")
 
 
@@ -125,8 +135,9 @@ def difference(
     seeds = sorted(ended(ours).keys() & ended(theirs).keys())
     if not seeds:
         return None
-    each = tuple(score(ours[seed], windows, domain) - score(theirs[seed], windows, domain) for seed in seeds)
-    return Difference(each, over_windows(ours, theirs, seeds, windows, domain))
+    scores = [[score(runs[seed], windows, domain) for seed in seeds] for runs in (ours, theirs)]
+    each = tuple(a - b for a, b in zip(*scores))
+    return Difference(each, over_windows(ours, theirs, seeds, windows, domain), statistics.fmean(scores[1]))
 
 
 @dataclass(frozen=True)
@@ -200,7 +211,7 @@ def drawn(rows: list[Row]) -> dict[str, list[Any]]:
         "names": [row.title for row in rows],
         "levels": [row.levels for row in rows],
         "each": [list(less.each) if less else [] for less in kept],
-        "over_seeds": [less.seeds if less else None for less in kept],
+        "over_seeds": [less.over_seeds if less else None for less in kept],
         "over_windows": [less.windows if less else None for less in kept],
         "significant": [less.significant if less else None for less in kept],
     }

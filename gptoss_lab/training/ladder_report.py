@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from ..files import whole
+from .corpus import DOMAINS
 from .ladder import NUMBER, REPEATED, RUNGS, STEPS, TOP, Entry, plan
 from .ladder_numbers import Found, left_out, progress, rungs
 from .ladder_tables import (
@@ -60,11 +61,12 @@ The first rung has 6 layers of width 64, 4 heads of 16 channels and an MLP of 25
 
 {changes}
 
-All runs of one seed read the same bytes in the same order: {tokens:,} of them in {steps:,} steps, nine tenths
-of the steps 8 windows of 256, the last tenth 2 windows of 1,024, with YaRN and MXFP4's rounding on where
-the rung has them. AdamW, 100 steps of warm-up, then in a straight line to zero; weight decay 0.1 on matrices,
-gradients clipped at 1; the balance term, which spreads bytes over experts, weighs 0.01. The vocabulary is 256
-bytes and an end. The corpora are the package's, each drawn from as often as the others. (A seed decides
+All runs of one seed, but for two models beside the ladder, read the same bytes in the same order: {tokens:,}
+of them in {steps:,} steps, nine tenths of the steps 8 windows of 256, the last tenth 2 windows of 1,024, with
+YaRN and MXFP4's rounding on where the rung has them. AdamW, 100 steps of warm-up, then in a straight line to
+zero; weight decay 0.1 on matrices, gradients clipped at 1; the balance term, which spreads bytes over
+experts, weighs 0.01. The vocabulary is 256 bytes and an end. The corpora are the package's, each drawn from
+as often as the others. (A seed decides
 the weights at the start, the bytes and their order, and dropout.)
 
 The learning rate is searched for at three anchors, with one seed each, on one grid that goes on to the next
@@ -77,10 +79,11 @@ in windows of 1,024, 16 of each kind. A level is the mean of all seeds that are 
 that both rows have, so that with different numbers of seeds it is not the difference of the two levels.
 Differences are taken seed by seed on the same windows; negative is better. “95 % over seeds” is
 Student's interval of their mean: with few seeds it is wide, and with one there is none. “Over windows”
-is what the choice of windows alone leaves open for these very models: it says nothing of another seed.
+is what the choice of windows alone leaves open for these very models: it says nothing of another seed. Both
+together, √(seeds² + windows²), is what one ± alone means.
 
-A difference is called significant if it is larger than both intervals. Each comparison is judged by
-itself: of twenty changes that do nothing, one would be called significant. And a change is judged at
+A difference is called significant if it is larger than both together. Each comparison is judged by
+itself: of twenty changes that do nothing, about one would be called significant. And a change is judged at
 this size and after these {millions:.0f} million bytes, no more.
 
 ## Learning rates
@@ -99,7 +102,7 @@ this size and after these {millions:.0f} million bytes, no more.
 
 ![Every rung's level, and its difference to the row before](pictures/ladder_differences.png)
 
-By domain, bits per byte, and what each row has less than the one before (± the wider of both intervals; over
+By domain, bits per byte, and what each row has less than the one before (± both intervals together; over
 windows alone where there is one seed):
 
 {domains}
@@ -178,9 +181,11 @@ window are alike; no shuffled labels were measured here (the model card has them
 
 The order of the rungs matters, so each change is also undone at the top. (The top is here the rung
 before MXFP4, whose steps of 32 are too coarse to match. Without RoPE there is no YaRN to keep.) A positive
-difference says that the change is missed. Two seeds: Student's interval is then 12.7 times their distance to
-their mean, so that only large differences can be significant. All are trained at the top's rate, but for the
-model without experts, which takes the dense anchor's.{learned_at_rate}
+difference says that the change is missed. Two seeds, and three where a claim of claims.md asks: with two
+Student's interval is 12.7 times their distance to their mean, so that only large differences can be
+significant. All are trained at the top's rate, but for the
+model without experts, which takes the dense anchor's. What learned positions would do at another rate was not
+asked.
 
 {left_out}
 
@@ -208,7 +213,8 @@ take the rate of their kind of model with 6 layers and 8 experts, and have two s
 Three questions that no rung answers. How much of the step at “experts” is the rate: the same rung at the rate
 of the one below it. Whether Swish does as well as GELU, both without a gate: the last rung with GELU, with
 Swish in its place. And what dropout is worth where text is read over and over: “{top}” without and with
-GPT-2's dropout, each of which reads the first {repeated:,} bytes of every corpus 20 times and nothing else.
+GPT-2's dropout, each of which reads the first {repeated:,} bytes of every corpus and nothing else, each byte
+{times} times on average.
 
 {asides}
 
@@ -271,7 +277,7 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
     parts = {
         "rates": rates_table(entries, found), "rungs": rungs_table(entries, found),
         "same_rate": [rated["step"]], "values_by_rate": [rated["values"]],
-        "learned_at_rate": [rated["learned"]], "changes": changes_table(),
+        "changes": changes_table(),
         "rungs_said": in_words(rows[1:]), "domains": details_table(rows, DOMAIN_COLUMNS),
         "domains_less": domains_table(rows[1:]),
         "positions": details_table(rows, POSITION_COLUMNS),
@@ -287,7 +293,7 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
     }  # fmt: skip
     return PAGE.format(
         state=state, steps=STEPS, tokens=STEPS * 2048, millions=STEPS * 2048 / 1e6,
-        repeated=REPEATED, top=RUNGS[NUMBER[TOP]].title,
+        repeated=REPEATED, times=STEPS * 2048 // (REPEATED * len(DOMAINS)), top=RUNGS[NUMBER[TOP]].title,
         rounds=timed["rounds"] if timed else "–", threads=timed["made_with"]["threads"] if timed else "–",
         **{name: "\n".join(lines) for name, lines in parts.items()},
     )  # fmt: skip

@@ -42,7 +42,7 @@ def compared(less: Difference | None) -> str:
     """Cells for a difference, its interval over seeds, and over windows."""
     if less is None:
         return "– | – | –"
-    half = less.seeds
+    half = less.over_seeds
     over = "–" if half is None else f"{signed(less.mean - half, 4)} to {signed(less.mean + half, 4)}"
     return f"{signed(less.mean, 4)} | {over} | ±{less.windows:.4f}"
 
@@ -83,7 +83,7 @@ def changes_table() -> list[str]:
     return lines
 
 
-HEADINGS = "bits per byte | seeds | {} | 95 % over seeds | over windows | at 1,024 | over windows |"
+HEADINGS = "bits per byte | seeds | {} | 95 % over seeds | over windows | at 1,024, ± both |"
 
 
 def compared_rows(rows: list[Row]) -> list[str]:
@@ -91,26 +91,26 @@ def compared_rows(rows: list[Row]) -> list[str]:
     lines = []
     for row in rows:
         far = difference(row.runs, row.against, "far")
-        longer = f"{signed(far.mean, 4)} | ±{far.windows:.4f}" if far else "– | –"
+        longer = f"{signed(far.mean, 4)} ± {far.within:.4f}" if far else "–"
         lines.append(f"| {row.title} | {level(row.runs)} | {compared(row.less)} | {longer} |")
     return lines
 
 
 def rungs_table(entries: list[Entry], found: Found) -> list[str]:
     """Every rung beside the one below it."""
-    lines = ["| rung | " + HEADINGS.format("less the row before"), "|---" * 8 + "|"]
+    lines = ["| rung | " + HEADINGS.format("less the row before"), "|---" * 7 + "|"]
     return lines + compared_rows(rungs(entries, found))
 
 
 def left_out_table(entries: list[Entry], found: Found) -> list[str]:
     """The top without each change in turn, beside the top."""
     first = f"| “{RUNGS[NUMBER[TOP]].title}”, but | "
-    lines = [first + HEADINGS.format("less the whole"), "|---" * 8 + "|"]
+    lines = [first + HEADINGS.format("less the whole"), "|---" * 7 + "|"]
     return lines + compared_rows(left_out(entries, found))
 
 
 def domains_table(rows: list[Row]) -> list[str]:
-    """Each rung less the one before, domain by domain, with the wider of its two intervals."""
+    """Each rung less the one before, domain by domain, with the interval of seeds and windows together."""
     lines = [f"| less the row before | {' | '.join(DOMAINS)} |", "|---" * (len(DOMAINS) + 1) + "|"]
     for row in rows:
         each = [difference(row.runs, row.against, domain=name) for name in DOMAINS]
@@ -121,11 +121,10 @@ def domains_table(rows: list[Row]) -> list[str]:
 
 def by_rate(entries: list[Entry], found: Found) -> dict[str, str]:
     """What changes with the rate alone, in sentences; all "" while the grid is not in. step: at the anchors
-    on either side of the step at the experts; values: the residual's; learned: learned positions at the
-    top's rate."""
+    on either side of the step at the experts, with one seed; values: the residual's."""
     grids, best = grid(entries, found), best_rates(entries, found)
     if best.keys() < GRIDS.keys():
-        return dict.fromkeys(("step", "values", "learned"), "")
+        return dict.fromkeys(("step", "values"), "")
     low, high, title = best["swiglu"], best["mxfp4"], RUNGS[NUMBER["swiglu"]].title
 
     def loses(anchor: str, rate: float) -> str:
@@ -135,16 +134,15 @@ def by_rate(entries: list[Entry], found: Found) -> dict[str, str]:
 
     values = [found[f"swiglu.seed0.lr{rate:g}"]["activations"]["largest"][0] for rate in (low, high)
               if "diverged" not in found[f"swiglu.seed0.lr{rate:g}"]]  # fmt: skip
-    grown = f" {title} has {' and '.join(f'{x:.0f}' for x in values)} in its first layer at the two rates."
+    grown = (f" The largest after the first layer of “{title}” is {' and '.join(f'{x:.0f}' for x in values)} "
+             "at the two.")  # fmt: skip
     return {
         "step": f"The rate is {low:g} up to “sinks” and {high:g} from “experts” on, which is part of the "
                 f"step between them: “{title}” {loses('swiglu', high)} at {high:g}, and "
-                f"“{RUNGS[-1].title}” {loses('mxfp4', low)} at {low:g}. “Beside the ladder” has the rung "
-                "“experts” at the lower rate.",
+                f"“{RUNGS[-1].title}” {loses('mxfp4', low)} at {low:g} (one seed). “Beside the ladder” has "
+                "the rung “experts” at the lower rate.",
         "values": " They depend on the rate too, which changes at “experts”."
                   + (grown if len(values) > 1 else ""),
-        "learned": f" (With learned positions another rate does better: GPT-2 {loses('gpt2', high)} at "
-                   f"{high:g}.)" if best["gpt2"] != high else "",
     }  # fmt: skip
 
 

@@ -63,7 +63,8 @@ def described(run: Run, entry: Entry) -> dict[str, Any]:
     config, size = run.recipe.config, math.ceil(len(run.loss) / POINTS)
     pieces = [run.loss[start : start + size] for start in range(0, len(run.loss), size)]
     return {
-        "purpose": entry.purpose, "matching": entry.matching, "seed": run.seed, "rate": run.recipe.peak,
+        "purpose": entry.purpose, "matching": entry.matching, "read": entry.read, "seed": run.seed,
+        "rate": run.recipe.peak,
         "config": asdict(config), "recipe": asdict(run.recipe) | {"config": config.name},
         "parameters": parameters(config), "multiplied": multiplied(config),
         "steps": run.steps, "done": run.done, "tokens": run.tokens,
