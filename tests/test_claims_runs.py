@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from gptoss_lab.study.claims import beyond, measured, of_runs, page
-from gptoss_lab.study.claims.of_runs import Lead, decided, gains, lead, little, nothing, slightly
+from gptoss_lab.study.claims import beyond, measured, of_experts, of_parts, of_runs, page, parts
+from gptoss_lab.study.claims.of_runs import decided, gains, little, nothing, slightly
 from gptoss_lab.study.claims.parts import FALSE, HOLDS, OPEN, PARTLY, UNSEEN
-from gptoss_lab.training import shapes
+from gptoss_lab.training import ladder_tables, shapes
 from gptoss_lab.training.corpus import DOMAINS
 from gptoss_lab.training.ladder import NUMBER, RATES, REPEATED, TOP, Entry, anchor_of, ladder, plan, rung
+from gptoss_lab.training.ladder_numbers import Difference
 
 
 def result(bits: float) -> dict:
@@ -37,8 +38,9 @@ def found_with(levels: dict[str, list[float]]) -> dict:
     return found
 
 
-def between(low: float, high: float) -> Lead:
-    return Lead((low + high) / 2, (high - low) / 2, 0.0, 2, 2.0)
+def between(low: float, high: float) -> Difference:
+    middle = (low + high) / 2
+    return Difference((middle, middle), (high - low) / 2, 2.0)
 
 
 RULES = [
@@ -69,13 +71,26 @@ def test_what_a_rule_can_say_is_listed_and_is_on_the_page():
         assert f"- {numbers}: {says};" in text
 
 
-def test_a_rule_reads_the_wider_of_both_intervals():
-    sure, unsure = Lead(-0.05, 0.01, 0.02, 3, 2.0), Lead(-0.05, 0.01, 0.06, 3, 2.0)
-    assert (sure.low, sure.high) == pytest.approx((-0.07, -0.03)) and gains(sure, 0.02) == HOLDS
-    assert (unsure.low, unsure.high) == pytest.approx((-0.11, 0.01)) and gains(unsure, 0.02) == OPEN
-    assert Lead(-0.05, 0.06, 0.01, 3, 2.0).high == pytest.approx(0.01)
-    both = "95 % over 3 seeds: ±0.0100, over windows alone: ±0.0600"
-    assert f"{both}; by the wider of the two: −0.1100 to +0.0100" in unsure.told()
+def over_seeds(mean: float, within: float, windows: float) -> Difference:
+    """Two seeds whose interval has this half, which is 12.706 times half of how far they lie apart."""
+    return Difference((mean - within / 12.706, mean + within / 12.706), windows, 2.0)
+
+
+def test_a_rule_reads_the_interval_of_seeds_and_windows_together():
+    sure, unsure = over_seeds(-0.051, 0.03, 0.04), over_seeds(-0.049, 0.03, 0.04)
+    assert (sure.low, sure.high) == pytest.approx((-0.101, -0.001)) and gains(sure, 0.02) == HOLDS
+    assert (unsure.low, unsure.high) == pytest.approx((-0.099, 0.001)) and gains(unsure, 0.02) == OPEN
+    both = "95 % over 2 seeds: ±0.0300, over windows alone: ±0.0400"
+    assert of_runs.told(unsure) == ("−0.0490 bits per byte of 2.000 "
+                                    f"({both}; of both together: −0.0990 to +0.0010)")  # fmt: skip
+    alone = Difference((-0.05,), 0.04, 2.0)
+    assert of_runs.told(alone).endswith("(one seed; 95 % over windows alone: ±0.0400)")
+    assert "√(seeds² + windows²)" in page.report(measured.recorded(), {})
+
+
+def test_the_page_says_how_many_pass_by_chance():
+    text = " ".join(page.report(measured.recorded(), {}).split())
+    assert "of twenty changes that do nothing, about one would pass for one that does something." in text
 
 
 def uneven(bits: float, by: float) -> dict:
@@ -91,17 +106,6 @@ def test_windows_that_disagree_leave_a_claim_open_though_seeds_agree():
     for seed in (0, 1):
         found[Entry(shapes.shape("qwen3-shaped"), seed, shapes.RATE, "").id({})] = uneven(1.5, 1.0)
     assert decided("8b", found)[0] == OPEN
-
-
-def test_a_lead_is_the_mean_over_seeds_that_both_have():
-    ours = {0: result(2.1), 1: result(2.3), 2: {"diverged": "x"}}
-    theirs = {0: result(2.0), 1: result(2.0), 2: result(2.0), 3: result(9.0)}
-    ahead = lead(ours, theirs)
-    assert ahead.mean == pytest.approx(0.2) and ahead.seeds == 2 and ahead.level == pytest.approx(2.0)
-    assert ahead.within == pytest.approx(12.706 * 0.1 * math.sqrt(2) / math.sqrt(2))
-    assert ahead.windows < ahead.within
-    assert (ahead.low, ahead.high) == (ahead.mean - ahead.within, ahead.mean + ahead.within)
-    assert lead({}, theirs) is None and lead({2: {"diverged": "x"}}, theirs) is None
 
 
 def pairs(number: str, ours: list[float], theirs: list[float], top: list[float] | None = None,
@@ -128,18 +132,21 @@ def told(number: str) -> dict[str, str]:
 def test_a_trial_waits_for_two_seeds_and_then_decides(number):
     one = pairs(number, [1.5], [1.6])
     verdict, places = decided(number, one)
-    assert verdict == OPEN and all(place.lead.seeds == 1 and place.lead.within is None for place in places)
+    assert verdict == OPEN and all(place.lead.over_seeds is None for place in places)
     assert "one seed" in places[0].told() and not places[0].enough
     assert "Waits for the ladder's runs" in of_runs.part(number, "", told(number), one).found
     two = pairs(number, [1.5, 1.5001], [1.6, 1.6])  # better, beyond doubt
     verdict, places = decided(number, two)
     assert verdict == (FALSE if number == "5b" else HOLDS) and all(place.lead.high < 0 for place in places)
-    part = of_runs.part(number, "More.", told(number), two)
+    part = of_runs.part(number, "More.", told(number), two, "And so on.")
     assert part.verdict == verdict and part.found.count("−0.09") >= len(places)
-    assert part.precisely.endswith(f": {verdict}.") and "It was −0.0999 bits per byte" in part.precisely
+    assert part.precisely.endswith(f": {verdict}. And so on.")
+    assert "It was −0.0999 bits per byte" in part.precisely
     unsure = pairs(number, [1.5, 1.9], [1.6, 1.6])
-    part = of_runs.part(number, "", told(number), unsure)
-    assert part.verdict == OPEN and part.precisely == "The seeds that are in do not decide it."
+    part = of_runs.part(number, "", told(number), unsure, "And so on.")
+    ends = "the interval reaches from −2.4412 to +2.6412"  # 0.1 ± 12.706 · 0.2
+    said = [f"{ends} ({place.name})" if place.name else ends for place in places]
+    assert part.verdict == OPEN and part.precisely == f"These runs do not decide it: {'; '.join(said)}."
 
 
 def test_five_claims_are_asked_at_two_places():
@@ -158,7 +165,7 @@ def test_at_the_top_the_lead_is_with_the_change_less_without_it():
     assert step.lead.mean == pytest.approx(-0.1) and top.lead.mean == pytest.approx(-0.05)
     text = of_runs.part("1a", "", told("1a"), found)
     assert "The step up the ladder, “no dropout” less “GPT-2”: −0.1000" in text.found
-    pair = "“untied embeddings” less the same with dropout again"
+    pair = "“untied embeddings” less “untied embeddings, but dropout again”"
     assert f"Left out at the top, {pair}: −0.0500" in text.found
     assert text.precisely == ("It was −0.1000 bits per byte (the step up the ladder) and −0.0500 bits per "
                               "byte (left out at the top): holds.")  # fmt: skip
@@ -185,12 +192,13 @@ def test_a_place_that_says_otherwise_or_lacks_seeds_takes_the_verdict_back(numbe
         f"The two places differ. The step up the ladder: It was −0.1000 bits per byte: {below}. "
         f"Left out at the top: It was +0.1000 bits per byte: {above}."
     )
-    for top, undone in ([1.5], [1.6]), ([1.5, 1.9], [1.6, 1.6]), ([], []):
+    lacks, wide = "2 seeds of both models are not in", "the interval reaches from −2.4412 to +2.6412"
+    for top, undone, why in ([1.5], [1.6], lacks), ([1.5, 1.9], [1.6, 1.6], wide), ([], [], lacks):
         short = pairs(number, *better, top, undone)
         part = of_runs.part(number, "", told(number), short)
         assert decided(number, short)[0] == part.verdict == OPEN
         assert part.precisely == (f"The step up the ladder alone would say “{below}”; left out at the top is "
-                                  "not decided.")  # fmt: skip
+                                  f"not decided ({why}).")  # fmt: skip
         assert "−0.1000" in part.found and "Left out at the top" in part.found
 
 
@@ -203,12 +211,62 @@ def test_no_effect_in_one_place_and_the_opposite_in_the_other_is_not_seen():
 def test_experts_at_the_rate_of_the_rung_below_are_told_and_decide_nothing():
     found = pairs("3b", [1.5, 1.5], [1.6, 1.6])
     part = of_runs.part("3b", "", told("3b"), found)
-    assert "experts, at the rate of “sinks”, less “sinks”: no seed has both runs yet" in part.found
+    pair = "“experts at the dense rate” less “sinks”"
+    assert f"{pair}: no seed has both runs yet" in part.found and of_experts.slowly(found) == ""
     found |= found_with({"experts-slowly": [1.7, 1.7], "sinks": [1.6, 1.6]})
     part = of_runs.part("3b", "", told("3b"), found)
     assert part.verdict == HOLDS
-    assert ("Beside it, and no part of the verdict, experts, at the rate of “sinks”, less “sinks”: "
-            "+0.1000 bits per byte") in part.found  # fmt: skip
+    assert f"Beside it, and no part of the verdict, {pair}: +0.1000 bits per byte" in part.found
+    precisely = of_experts.experts(found)[1].precisely
+    assert "for the better. On the step the rate changes with them" in precisely
+    assert "they changed the loss by +0.1000 ± 0.00" in precisely and "(2 seeds)" in precisely
+    one = found_with({"experts-slowly": [1.7], "sinks": [1.6]})
+    assert "(one seed, ± over windows alone)" in of_experts.slowly(one)
+
+
+def test_a_trial_calls_its_models_what_the_ladder_calls_them():
+    assert of_runs.title("without-rmsnorm") == "“untied embeddings, but LayerNorm again”"
+    names = [name for trial in of_runs.TRIALS.values() for name in (trial.ours, trial.theirs)]
+    for name in (*names, "experts-slowly"):
+        assert of_runs.title(name).count("“") == of_runs.title(name).count("”") == 1
+
+
+def test_arithmetic_is_told_apart_from_the_other_domains():
+    found = pairs("1a", [1.5, 1.5], [1.6, 1.6], undone=[1.6])
+    for name, run in found.items():
+        if name.startswith("no-dropout"):  # loses 0.5 in arithmetic, and wins 0.1 in what else there is
+            run["bits_per_byte"]["near"] = run["bits_per_byte"]["near"] | {"arithmetic": 2.1}
+    told = of_parts.arithmetic("1a", found)
+    assert "The step up the ladder, +0.5000 ± " in told and "−0.1000 ± " in told
+    assert "as the mean of the other 5 domains" in told and "left out" not in told  # one seed alone
+    assert told in of_parts.dropout(found)[0].found and of_parts.arithmetic("1a", {}) == ""
+    top = of_parts.arithmetic("1a", pairs("1a", [1.5, 1.5], [1.6, 1.6]))
+    assert "; left out at the top, −0.1000 ± " in top
+
+
+def test_the_mean_of_the_other_domains_has_their_interval():
+    ours, theirs = ({seed: uneven(bits + seed * step, by) for seed in (0, 1)}
+                    for bits, step, by in ((1.5, 0.02, 0.3), (1.6, 0.0, 0.1)))  # fmt: skip
+    alone, others = of_parts.by_domain(ours, theirs)
+    assert alone.each == pytest.approx((-0.1, -0.08)) and others.each == pytest.approx((-0.1, -0.08))
+    assert alone.windows == pytest.approx(1.96 * 0.2 / math.sqrt(3))  # three windows: −0.2, 0, +0.2
+    assert others.windows == pytest.approx(alone.windows / math.sqrt(5))
+    assert others.level == pytest.approx(1.6) and of_parts.by_domain({}, theirs) is None
+
+
+def test_what_dropout_costs_is_told_where_it_was_measured():
+    seconds = {"gpt2": [2.0, 4.0, 6.0], "no-dropout": [1.0, 2.0, 3.0]}
+    timed = {"made_with": {"threads": 1}, "training": seconds}
+    cost = "On 1 CPU thread a training step of “no dropout” is 2.00 (2.00 to 2.00) times as fast"
+    assert cost in of_parts.paid(timed)
+    assert of_parts.paid(None) == of_parts.paid(timed | {"training": {"gpt2": [1.0]}}) == ""
+    assert of_parts.paid(ladder_tables.speed()) in of_parts.dropout({})[0].found
+
+
+def test_what_rounds_to_nothing_has_no_sign():
+    assert beyond.spread([-0.001, 0.002]) == "0.00" and beyond.spread([-0.2, 0.1]) == "−0.20 to +0.10"
+    assert parts.change({"more": -0.00002, "within": 0.1}) == "0.0000 ± 0.1000"
+    assert parts.change({"more": -0.002, "within": 0.1}) == "−0.0020 ± 0.1000"
 
 
 def test_runs_that_are_aside_are_those_of_the_plan():
@@ -283,6 +341,25 @@ def test_the_loss_beyond_the_trained_length_counts_positions():
     assert beyond.outside(bins) == pytest.approx((128 * 3.0 + 640 * 3.6) / 768)
 
 
+def test_a_rung_that_is_another_until_windows_grow_is_counted_once():
+    assert rung("yarn") == rung("rope").with_changes(name="yarn", yarn=rung("yarn").yarn)
+    assert "yarn" not in beyond.NAMES and len(beyond.NAMES) == len(ladder()) - NUMBER["rope"] - 1
+    found = with_early(found_with({}), "rope", early(1.5, 3.0, 1.7))
+    part = beyond.part(with_early(found, "yarn", early(1.5, 3.0, 1.7)), "Pairs.")
+    assert "on 1 dense rung " in part.precisely and "is one model with “RoPE” until then" in part.found
+    assert "| YaRN in the long phase |" not in part.found and "1 runs" not in part.found
+
+
+def test_one_model_trained_twice_is_told():
+    assert rung(TOP) == rung("mxfp4").with_changes(name=TOP, stored_experts=rung(TOP).stored_experts)
+    found = with_early(found_with({}), TOP, early(1.5, 2.5, 1.7))
+    assert "trained twice" not in beyond.part(found, "Pairs.").found
+    found = with_early(found, "mxfp4", early(1.4, 2.2, 1.7))
+    assert "what they lose beyond lies 0.20 apart" in beyond.part(found, "Pairs.").found
+    found = with_early(found, "mxfp4", *[early(1.4, 2.2, 1.7)] * 2)  # another number of seeds
+    assert "trained twice" not in beyond.part(found, "Pairs.").found
+
+
 def test_every_rung_with_rope_is_read_at_its_own_rate_over_its_seeds():
     found = with_early(found_with({}), "rope", early(1.5, 3.0, 1.7, 0.2), early(1.7, 3.4, 1.7, 0.4))
     found = with_early(found, "windows", early(1.5, 1.8, 1.6))
@@ -297,24 +374,42 @@ def test_every_rung_with_rope_is_read_at_its_own_rate_over_its_seeds():
     assert "| windows in every second layer | windows | 1 | 1.50 | 1.80 | 1.60 | 1.50 |" in part.found
 
 
+def dense(**each: dict) -> dict:
+    """Results with two seeds of the three dense rungs, and of a rung with windows."""
+    seen = {"rope": early(1.5, 3.0, 1.7), "swiglu": early(1.6, 2.5, 1.9, 0.1),
+            "grouped": early(1.5, 2.9, 1.7), "experts": early(1.5, 1.6, 1.7)} | each  # fmt: skip
+    found = found_with({})
+    for name, one in seen.items():
+        found = with_early(found, name, one, one)
+    return found
+
+
 def test_rope_is_judged_on_dense_rungs_and_all_of_them():
-    found = with_early(found_with({}), "rope", early(1.5, 3.0, 1.7))
-    found = with_early(found, "swiglu", early(1.6, 2.5, 1.9, 0.1))
-    found = with_early(found, "experts", early(1.5, 1.6, 1.7))
-    part = beyond.part(found, "Pairs.")
+    part = beyond.part(dense(), "Pairs.")
     assert part.verdict == PARTLY
-    dense = "on 2 dense rungs +0.90 to +1.50 with plain RoPE and +0.20 to +0.30 with YaRN put on"
+    apart = "on 3 dense rungs +0.90 to +1.50 with plain RoPE and +0.20 to +0.30 with YaRN put on"
     windows = "on 1 rung with windows +0.10 with plain RoPE and +0.20 with YaRN put on"
-    assert f": {dense}; {windows}." in part.precisely
+    assert f": {apart}; {windows}." in part.precisely
     assert "On “experts” (by 0.10) YaRN makes what lies beyond worse" in part.precisely
-    assert part.precisely.endswith("changes the loss by +0.00 to +0.10.")
-    no_worse = beyond.part(with_early(dict(found), "swiglu", early(1.6, 1.5, 1.5)), "Pairs.")
+    assert part.precisely.endswith("changes the loss by 0.00 to +0.10.")
+    no_worse = beyond.part(dense(swiglu=early(1.6, 1.5, 1.5)), "Pairs.")
     assert no_worse.verdict == OPEN and "do not agree" in no_worse.precisely  # rungs that differ
-    half = beyond.part(with_early(dict(found), "swiglu", early(1.6, 2.6, 2.2)), "Pairs.")
+    half = beyond.part(dense(swiglu=early(1.6, 2.6, 2.2)), "Pairs.")
     assert half.verdict == OPEN  # YaRN takes back less than half on one of them
-    helped = with_early(dict(found), "experts", early(1.5, 1.8, 1.7))
-    assert "makes what lies beyond worse" not in beyond.part(helped, "Pairs.").precisely
+    for back in (1.6, 1.604):  # as bad as before, or nothing that shows
+        helped = beyond.part(dense(experts=early(1.5, 1.6, back)), "Pairs.")
+        assert "makes what lies beyond worse" not in helped.precisely
     assert beyond.part({}, "Pairs.").verdict == OPEN
+
+
+@pytest.mark.parametrize("name", ["rope", "swiglu", "grouped", "experts"])
+def test_every_dense_rung_needs_two_seeds(name):
+    found = {key: run for key, run in dense().items() if not key.startswith(f"{name}.seed1")}
+    part = beyond.part(found, "Pairs.")
+    assert part.verdict == beyond.decided(found) == (PARTLY if name == "experts" else OPEN)
+    lacks = "It is not decided: 2 seeds of every dense rung are not in." in part.precisely
+    assert lacks == (name != "experts")
+    assert "+0.20 to +0.30 with YaRN put on" in part.precisely
 
 
 def test_the_verdict_on_some_rungs():

@@ -92,17 +92,20 @@ def test_a_dial_over_runs_tells_every_place_and_turns_with_what_is_small():
 
 
 def test_what_is_stretched_hangs_on_the_rung_and_on_what_counts_as_worse():
-    found = made_runs.found_with({})
-    for name, far, yarn in (("rope", 3.0, 1.7), ("swiglu", 3.2, 1.8), ("experts", 1.6, 1.7)):
-        made_runs.with_early(found, name, made_runs.early(1.5, far, yarn))
+    seen = {"rope": (3.0, 1.7), "swiglu": (3.2, 1.8), "grouped": (2.9, 1.7), "experts": (1.6, 1.7)}
+    found = made_runs.dense(**{name: made_runs.early(1.5, *each) for name, each in seen.items()})
     turn = lambda *position: dials.stretched(*position, found=found)
     dense, experts = turn(), turn("experts")
     assert (dense.value, dense.verdict) == (pytest.approx(1.7), PARTLY)
     assert (experts.value, experts.verdict) == (pytest.approx(0.1), UNSEEN)
-    assert "the worst of 2 dense" in dense.found and "+0.20 with YaRN" in experts.found
+    assert "the worst of 3 dense" in dense.found and "(seeds: 2)" in dense.found
+    assert "+0.20 with YaRN" in experts.found
     assert turn("experts", 0.2).verdict == HOLDS and turn("rope", 2.0).verdict == HOLDS
-    assert turn("grouped").verdict == OPEN and math.isnan(turn("grouped").value)
-    with pytest.raises(ValueError, match="no rung 'gpt2' with RoPE; there are rope, yarn"):
+    assert turn("windows").verdict == OPEN and math.isnan(turn("windows").value)
+    short = {name: run for name, run in found.items() if not name.startswith("rope.seed1")}
+    assert dials.stretched(found=short).verdict == OPEN  # as on the page, a dense rung has one seed alone
+    assert dials.stretched("rope", found=short).verdict == PARTLY
+    with pytest.raises(ValueError, match="no rung 'gpt2' with RoPE; there are rope, swiglu"):
         dials.stretched("gpt2")
 
 

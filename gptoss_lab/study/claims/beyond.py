@@ -3,7 +3,8 @@
 The ladder measures it just before its long windows begin: models that know windows of 256 bytes alone read
 1,024, once with plain RoPE and once stretched by YaRN, without a step of training with it. Every rung with
 RoPE is read, at its own rate, as the mean over the seeds that are in. The verdict rests on the rungs that are
-dense in every layer; where every second layer sees a window alone, RoPE is asked less.
+dense in every layer; where every second layer sees a window alone, RoPE is asked less. Each needs
+as many seeds as any claim: what is lost beyond is not the same even where one model is trained twice.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ...training.ladder import LONG, NUMBER, RUNGS, SHORT, plan, rung
-from ...training.ladder_numbers import runs_of
+from ...training.ladder import LONG, NUMBER, RUNGS, SHORT, TOP, plan, rung
+from ...training.ladder_numbers import Found, runs_of, signed
+from .of_runs import SEEDS
 from .parts import HOLDS, LADDER, OPEN, PARTLY, UNSEEN, Part, table
 
 SAID = "RoPE lengthens the context"
-NAMES = tuple(step.name for step in RUNGS[NUMBER["rope"] :])  # the rungs with RoPE
+TWIN = "yarn"  # one model with the rung "rope" until windows become longer, where YaRN begins
+NAMES = tuple(step.name for step in RUNGS[NUMBER["rope"] :] if step.name != TWIN)  # the rungs with RoPE
 INSIDE = f"{SHORT // 2}-{SHORT - 1}"  # the last positions that were trained on
-Found = Mapping[str, Mapping[str, Any]]
 Early = Mapping[str, Mapping[str, float]]
 
 
@@ -74,6 +75,11 @@ class Reach:
         """What YaRN, put on without training, costs within the trained length."""
         return self.within_stretched - self.within
 
+    @property
+    def sure(self) -> float:
+        """How far it is from turning: by what plain RoPE loses, or by what YaRN takes back."""
+        return min(abs(self.worse), abs(self.back - self.worse / 2))
+
 
 def reach(found: Found, name: str) -> Reach | None:
     """What is in of a rung; None where nothing is."""
@@ -100,15 +106,27 @@ def judged(rungs: Sequence[Reach], counts: float = 0.0) -> str:
     return verdicts.pop() if len(verdicts) == 1 else OPEN
 
 
+def enough(rungs: Sequence[Reach]) -> bool:
+    """Whether every dense rung is among them with the seeds that a verdict needs."""
+    there = {one.name for one in rungs if one.seeds >= SEEDS}
+    return all(name in there for name in NAMES if rung(name).window is None)
+
+
+def decided(found: Found) -> str:
+    """The verdict of the page, on the dense rungs."""
+    dense = [one for one in reaches(found) if one.dense]
+    return judged(dense) if enough(dense) else OPEN
+
+
 def spread(values: Sequence[float]) -> str:
     """The least and the most of some numbers, signed; one number where they print alike."""
-    ends = [f"{value:+.2f}".replace("-", "−") for value in (min(values), max(values))]
+    ends = [signed(value, 2) for value in (min(values), max(values))]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
 def in_words(rungs: Sequence[Reach]) -> str:
     """What is lost beyond the trained length, for dense rungs and for those with windows apart."""
-    said, harmed = [], [one for one in rungs if one.back < 0]
+    said, harmed = [], [one for one in rungs if round(one.back, 2) < 0]
     for before, after, dense in (("dense ", "", True), ("", " with windows", False)):
         some = [one for one in rungs if one.dense is dense]
         if some:
@@ -121,6 +139,19 @@ def in_words(rungs: Sequence[Reach]) -> str:
         each = ", ".join(f"“{one.title}” (by {-one.back:.2f})" for one in harmed)
         told += f" On {each} YaRN makes what lies beyond worse, not better."
     return told
+
+
+def again(rungs: Sequence[Reach]) -> str:
+    """How far apart two runs of one model lie: the last two rungs differ in nothing until windows become
+    longer, and each was trained. "" where either is not in or their seeds are not as many."""
+    twins = [one for one in rungs if one.name in (TOP, RUNGS[-1].name)]
+    if len(twins) < 2 or twins[0].seeds != twins[1].seeds:
+        return ""
+    first, second = twins
+    apart = abs(first.worse - second.worse)
+    return (f" “{first.title}” and “{second.title}” are one model until then as well, trained twice from the "
+            f"same seeds: what they lose beyond lies {apart:.2f} apart, which is no effect of a change."
+            )  # fmt: skip
 
 
 def part(found: Found, pairs: str) -> Part:
@@ -136,7 +167,7 @@ def part(found: Found, pairs: str) -> Part:
         + [f"{value:.2f}" for value in (one.within, one.beyond, one.stretched, one.within_stretched)]
         for one in rungs
     ]
-    verdict = judged([one for one in rungs if one.dense])
+    verdict = decided(found)
     lead = {
         HOLDS: "On every dense rung RoPE alone is no worse beyond the trained length.",
         PARTLY: "By itself RoPE does not: it is worse beyond the trained length on every dense rung. It lets "
@@ -146,12 +177,15 @@ def part(found: Found, pairs: str) -> Part:
                 "YaRN without training takes back no more than half of that.",
         OPEN: "The dense rungs do not agree, or none is in.",
     }[verdict]  # fmt: skip
+    if not enough(rungs):
+        lead = f"It is not decided: {SEEDS} seeds of every dense rung are not in."
     runs = sum(one.seeds for one in rungs)
     return Part(
         SAID, verdict,
         f"{pairs}\n\n{table(head, rows)}\n\nThe ladder's rungs with RoPE, each at its own rate, after nine "
-        f"tenths of its training, in windows of {SHORT} alone: {runs} runs. YaRN is put on without a step of "
-        "training with it. “RoPE” and “YaRN in the long phase” are one model until then.",
+        f"tenths of its training, in windows of {SHORT} alone: {runs} run{'s' * (runs > 1)}. YaRN "
+        f"is put on without a step of training with it. “{RUNGS[NUMBER[TWIN]].title}” is one model with "
+        f"“RoPE” until then and is counted with it, once.{again(rungs)}",
         f"{lead} {in_words(rungs)} Within the trained length YaRN put on so changes the loss by "
         f"{spread([one.costs for one in rungs])}.",
     )  # fmt: skip

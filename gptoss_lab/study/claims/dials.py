@@ -18,9 +18,10 @@ from ...config import NAMED, Config, require
 from ...cost import active_parameters, bytes_per_token, cache_bytes, checkpoint_bytes, human, parameters
 from ...training.corpus import DOMAINS, training_text
 from ...training.ladder import BATCH, REPEATED, SHORT, STEPS
+from ...training.ladder_numbers import Found
 from ...training.queue import results
 from . import beyond, formulas, of_parts
-from .of_runs import SMALL, TRIALS, Found, decided
+from .of_runs import SMALL, TRIALS, decided
 from .parts import FALSE, HOLDS, MISLEADING, OPEN, PARTLY, UNSEEN, UNTESTABLE
 
 OSS, QWEN = NAMED["gpt-oss-20b"], NAMED["qwen3-30b-a3b"]
@@ -167,20 +168,20 @@ def turns(trained: int = 4096, theta: float = OSS.rope_theta) -> Reading:
 
 def stretched(rung: str | None = None, counts: float = 0.0, found: Found | None = None) -> Reading:
     """6b. What plain RoPE loses beyond the trained length, and what YaRN takes back of it: on one rung of the
-    ladder, or on all that are dense, of which the worst is told. counts: how many nats a byte count as worse.
-    ValueError for a rung without RoPE."""
+    ladder, or on all that are dense, of which the worst is told and each needs two seeds. counts: how many
+    nats a byte count as worse. ValueError for a rung without RoPE."""
     require(rung is None or rung in beyond.NAMES,
             f"no rung {rung!r} with RoPE; there are {', '.join(beyond.NAMES)}")  # fmt: skip
     every = beyond.reaches(results() if found is None else found)
     some = [one for one in every if (one.dense if rung is None else one.name == rung)]
-    verdict = beyond.judged(some, counts)
+    verdict = beyond.judged(some, counts) if rung is not None or beyond.enough(some) else OPEN
     if not some:
         return Reading("6b", beyond.SAID, float("nan"), "no run is in yet", verdict)
     worst = max(some, key=lambda one: one.worse)
     where = f"“{worst.title}”" if len(some) == 1 else f"“{worst.title}”, the worst of {len(some)} dense rungs"
     plain, yarn = beyond.spread([worst.worse]), beyond.spread([worst.stretched - worst.within])
     told = (f"{where}: beyond the trained length {plain} nats a byte with plain RoPE, {yarn} with YaRN put "
-            f"on; more than {counts:g} counts as worse")  # fmt: skip
+            f"on; more than {counts:g} counts as worse (seeds: {worst.seeds})")  # fmt: skip
     return Reading("6b", beyond.SAID, worst.worse, told, verdict)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from ...config import NAMED
 from ...cost import active_parameters, bytes_by_part, human, parameters
 from ...training.ladder import plan
+from ...training.ladder_numbers import signed
 from ...training.queue import best_rates
-from .of_runs import part
+from .of_runs import compared, part
 from .parts import FALSE, HOLDS, PARTLY, UNSEEN, Claim, Part, change, table
 
 OSS = NAMED["gpt-oss-20b"]
@@ -30,6 +31,16 @@ def rates(runs: Mapping[str, Any]) -> str:
     return f"With experts and without, each model takes the rate that its anchor does best at{told}."
 
 
+def slowly(runs: Mapping[str, Any]) -> str:
+    """What experts change at the rate of the rung below them, as far as that is in."""
+    lead = compared("experts-slowly", "sinks", runs).lead
+    if lead is None:
+        return ""
+    over = "one seed, ± over windows alone" if lead.over_seeds is None else f"{len(lead.each)} seeds"
+    return (f"On the step the rate changes with them; at the rate of the rung below they changed the loss by "
+            f"{signed(lead.mean, 4)} ± {lead.within:.4f} ({over}). ")  # fmt: skip
+
+
 def experts(runs: Mapping[str, Any]) -> tuple[Part, ...]:
     """The part that follows from configs, and what runs say of it."""
     wide = OSS.with_changes(n_experts=128)
@@ -43,7 +54,6 @@ def experts(runs: Mapping[str, Any]) -> tuple[Part, ...]:
         [name, str(NAMED[name].n_experts), str(NAMED[name].experts_per_token)]
         for name in ("gpt-oss-20b", "gpt-oss-120b", "qwen3-30b-a3b", "qwen3-235b-a22b")
     ])  # fmt: skip
-    asked = "Whether a gain is knowledge was not asked."
     return (
         Part(
             "Experts add parameters without adding compute", PARTLY,
@@ -53,12 +63,13 @@ def experts(runs: Mapping[str, Any]) -> tuple[Part, ...]:
             "a row of the router, and hardly any multiplications.",
         ),
         part(
-            "3b", f"The rung changes experts alone, at equal work a token. {rates(runs)}",
-            {HOLDS: f"At equal work a token experts changed the loss by {{mean}}, for the better. {asked}",
+            "3b",
+            f"The rung changes experts, and with them the rate, at equal work a token. {rates(runs)}",
+            {HOLDS: "At equal work a token experts changed the loss by {mean}, for the better.",
              UNSEEN: "At equal work a token experts changed the loss by {mean}, by at most 1 % of it either "
-                     f"way: no gain was seen. {asked}",
-             FALSE: f"At equal work a token experts changed the loss by {{mean}}, for the worse. {asked}"},
-            runs,
+                     "way: no gain was seen.",
+             FALSE: "At equal work a token experts changed the loss by {mean}, for the worse."},
+            runs, f"{slowly(runs)}Whether a gain is knowledge was not asked.",
         ),
         Part(
             "Mixtures have thousands of experts, of which one or two answer", UNSEEN,

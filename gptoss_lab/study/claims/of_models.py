@@ -72,9 +72,9 @@ def qwen(runs: Mapping[str, Any]) -> tuple[Part, ...]:
     }
     rows = [[name, str(line(QWEN)), str(line(OSS))] for name, line in lines.items()]
     at = formulas.beside(OSS, QWEN)
-    miniatures = ("Both are ten thousand times smaller than the published models, over bytes, with as many "
-                  "layers: this says nothing about Qwen3 or gpt-oss, which also read other text, and more "
-                  "of it.")  # fmt: skip
+    miniatures = ("Both are ten thousand times smaller than the published models, over bytes, both "
+                  "with six layers: this says nothing about Qwen3 or gpt-oss, which also read other text, "
+                  "and more of it.")  # fmt: skip
     return (
         Part(
             "Qwen3-30B-A3B has 128 experts and 32 / 4 heads, gpt-oss-20b 32 experts and 64 / 8", HOLDS,
@@ -91,11 +91,11 @@ def qwen(runs: Mapping[str, Any]) -> tuple[Part, ...]:
             f"{small.n_experts} experts of width {small.d_ff} answer, against {large.experts_per_token} of "
             f"{large.n_experts} of width {large.d_ff}; {multiplied(small):,} and {multiplied(large):,} "
             f"parameters are multiplied with a byte, of {parameters(small):,} and {parameters(large):,}.",
-            {HOLDS: f"Qwen3's shape less gpt-oss's is {{mean}}: it foresees text better. {miniatures}",
+            {HOLDS: "Qwen3's shape less gpt-oss's is {mean}: it foresees text better.",
              UNSEEN: "Qwen3's shape less gpt-oss's is {mean}, at most 1 % of the loss either way: no "
-                     f"difference was seen. {miniatures}",
-             FALSE: f"Qwen3's shape less gpt-oss's is {{mean}}: it foresees text worse. {miniatures}"},
-            runs,
+                     "difference was seen.",
+             FALSE: "Qwen3's shape less gpt-oss's is {mean}: it foresees text worse."},
+            runs, miniatures,
         ),
     )  # fmt: skip
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from ...config import NAMED
 from ...cost import parameters
 from ...training.corpus import DOMAINS
-from ...training.ladder import BATCH, REPEATED, SHORT, STEPS
+from ...training.ladder import BATCH, REPEATED, SHORT, STEPS, first_rung
+from ...training.ladder_numbers import Difference, Runs, difference, signed
+from ...training.ladder_tables import ratio as times_as_fast
+from ...training.ladder_tables import speed
 from . import beyond, formulas
-from .of_runs import part
+from .of_runs import capital, decided, part
+from .of_runs import runs as runs_of
 from .parts import FALSE, HOLDS, MISLEADING, PARTLY, UNSEEN, Claim, Part, change, table
 
 Found = Mapping[str, Any]
@@ -40,35 +46,72 @@ def middle(found: Found, name: str) -> float:
     return float(found["times"]["ratios"][name][1])
 
 
+def paid(timed: Found | None) -> str:
+    """What compute dropout costs in training, as measured; "" where it never was. timed: see
+    `training.ladder_tables.speed`."""
+    if timed is None or not {"no-dropout", "gpt2"} <= timed["training"].keys():
+        return ""
+    times = times_as_fast(timed["training"]["no-dropout"], timed["training"]["gpt2"])
+    threads = timed["made_with"]["threads"]
+    return (f" On {threads} CPU thread{'s' * (threads > 1)} a training step of “no dropout” is {times} times "
+            "as fast as one of “GPT-2” (the median of rounds, and their middle half), at width "
+            f"{first_rung().d_model}.")  # fmt: skip
+
+
+def by_domain(ours: Runs, theirs: Runs, domain: str = "arithmetic") -> tuple[Difference, Difference] | None:
+    """How two models differ in one domain alone, and in the mean of the others; None where no seed has
+    both."""
+    each = {name: difference(ours, theirs, domain=name) for name in DOMAINS}
+    others = [less for name, less in each.items() if name != domain and less is not None]
+    alone = each[domain]
+    if alone is None:
+        return None
+    seeds = tuple(statistics.fmean(column) for column in zip(*(less.each for less in others)))
+    windows = math.hypot(*(less.windows for less in others)) / len(others)
+    return alone, Difference(seeds, windows, statistics.fmean(less.level for less in others))
+
+
+def arithmetic(number: str, runs: Found) -> str:
+    """The lead in arithmetic and in the other domains, for the places of a trial that have seeds enough."""
+    told = []
+    for place in decided(number, runs)[1]:
+        both = by_domain(runs_of(place.ours, runs), runs_of(place.theirs, runs))
+        if place.enough and both is not None:
+            alone, others = (f"{signed(less.mean, 4)} ± {less.within:.4f}" for less in both)
+            told.append(f"{place.name}, {alone} in arithmetic alone and {others} as the mean of the other "
+                        f"{len(DOMAINS) - 1} domains")  # fmt: skip
+    why = "Arithmetic, whose few forms come back often, can dominate the mean."
+    return f" {why} {capital('; '.join(told))} (± both intervals together)." if told else ""
+
+
 def dropout(runs: Found) -> tuple[Part, ...]:
     """Claim 1."""
     read = STEPS * BATCH * SHORT
-    paid = "Dropout is paid for in training alone; a model that answers does without."
-    once = f"The models are small and read their text less than once: none can learn it by heart. {paid}"
+    answers = "Dropout is paid for in training alone; a model that answers does without."
     return (
         part(
             "1a",
             "The second rung removes dropout alone; at the top dropout is put back. A run reads "
             f"{read:,} bytes, {read // len(DOMAINS):,} of each kind on average, which is less than one epoch "
             "of any. From the configs: GPT-2 drops 0.1 in three places (the embedding, the pattern, what "
-            "joins the residual), gpt-oss nowhere.",
-            {HOLDS: f"Removing dropout changed the loss by {{mean}}, for the better. {once}",
+            f"joins the residual), gpt-oss nowhere.{paid(speed())}{arithmetic('1a', runs)}",
+            {HOLDS: "Removing dropout changed the loss by {mean}, for the better.",
              UNSEEN: "Removing dropout changed the loss by {mean}, by at most 1 % of it either way: neither "
-                     f"a benefit of dropout nor a gain without it was seen. {once}",
-             FALSE: f"Removing dropout changed the loss by {{mean}}, for the worse: it was of use. {once}"},
-            runs,
+                     "a benefit of dropout nor a gain without it was seen.",
+             FALSE: "Removing dropout changed the loss by {mean}, for the worse: it was of use."},
+            runs, f"The models are small and read their text on average less than once. {answers}",
         ),
         part(
             "1b",
             f"Both are the ladder's top, and read the first {REPEATED:,} bytes of each of {len(DOMAINS)} "
             f"corpora alone, {read / len(DOMAINS) / REPEATED:.0f} times over; held-out text is as for all.",
-            {HOLDS: "Removing dropout changed the loss by {mean}, for the better, though the text was read "
-                    f"many times. {paid}",
-             UNSEEN: "Removing dropout changed the loss by {mean}, by at most 1 % of it either way, though "
-                     f"the text was read many times. {paid}",
-             FALSE: "Removing dropout changed the loss by {mean}, for the worse: where little text is read "
-                    f"many times, dropout was of use. {paid}"},
-            runs,
+            {HOLDS: "Where little text is read many times, removing dropout changed the loss by {mean}: "
+                    "dropout brought no benefit beyond 1 % of the loss, and none that can be told from zero.",
+             PARTLY: "Where little text is read many times, removing dropout changed the loss by {mean}, for "
+                     "the worse: dropout brought a benefit, of 1 % of the loss at most.",
+             FALSE: "Where little text is read many times, removing dropout changed the loss by {mean}, for "
+                    "the worse: dropout brought a benefit of more than 1 % of the loss."},
+            runs, answers,
         ),
     )  # fmt: skip
 
@@ -92,7 +135,7 @@ def gelu(found: Found, runs: Found) -> tuple[Part, ...]:
             "GPT-2's GELU is (x/2)(1 + erf(x/√2))", PARTLY,
             f"{forms}\n\nLargest differences from −12 to 12, float64. With the erf form in the place of the "
             f"tanh form in every layer of mini-gpt2, {found['windows']} held-out windows a domain: "
-            f"{swap['more']:+.6f} ± {swap['within']:.6f} bits per byte, of {swap['bits']:.3f}.",
+            f"{signed(swap['more'], 6)} ± {swap['within']:.6f} bits per byte, of {swap['bits']:.3f}.",
             "That is GELU's definition. GPT-2 computes the tanh form, which is never more than "
             f"{tanh:.4f} away; to agree with its published logits one has to use it.",
         ),

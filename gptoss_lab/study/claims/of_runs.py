@@ -4,9 +4,9 @@
 
 A place is a pair of models that differ in the change: the step up the ladder, and for some claims the
 ladder's top beside the top with that change left out. A place needs two seeds of both models. What is asked
-of the lead's 95 % interval is a rule for each claim, below; the interval is the wider of two, over seeds
-(Student's t) and over held-out windows. "Small" is a share of the loss, one in a hundred unless another is
-asked for.
+of the lead's 95 % interval is a rule for each claim, below; the interval is that of both together, over seeds
+(Student's t) and over held-out windows: √(seeds² + windows²). "Small" is a share of the loss, one in a
+hundred unless another is asked for.
 
 Where there are two places the rule is asked at each. One verdict at both is the verdict. One that is open,
 for its interval or for want of seeds, leaves the claim open. Two decided ones that differ make "holds
@@ -16,77 +16,38 @@ the opposite in the other), the weaker word stands, "not seen here". The numbers
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ...config import Config
 from ...training import shapes
-from ...training.ladder import NUMBER, RUNGS, TOP, aside, plan, rung, title_of, without
-from ...training.ladder_numbers import interval, over_windows, runs_of, signed
-from ...training.queue import results, score
+from ...training.ladder import LEFT_OUT, NUMBER, TOP, aside, plan, rung, title_of, without
+from ...training.ladder_numbers import Difference, Found, Runs, difference, runs_of, signed
+from ...training.queue import results
 from .parts import FALSE, HOLDS, LADDER, OPEN, PARTLY, UNSEEN, Part
 
-Found = Mapping[str, Mapping[str, Any]]
-Runs = Mapping[int, Mapping[str, Any]]
 SMALL, SEEDS = 0.01, 2  # of the loss; seeds that a verdict needs
-STEP, LEFT_OUT = "the step up the ladder", "left out at the top"
-LEFT = "without-"  # begins the name of the top with a change left out
+STEP, AT_TOP = "the step up the ladder", "left out at the top"
 
 
-@dataclass(frozen=True)
-class Lead:
-    """One thing less another in bits per byte, negative is better: the mean over `seeds`, half its interval
-    over them (None for one seed), half the interval over windows, and the `level` of the other."""
-
-    mean: float
-    within: float | None
-    windows: float
-    seeds: int
-    level: float
-
-    @property
-    def half(self) -> float:
-        """Half the interval that a rule reads: the wider of the two."""
-        return max(self.within or 0.0, self.windows)
-
-    @property
-    def low(self) -> float:
-        """That interval's lower end."""
-        return self.mean - self.half
-
-    @property
-    def high(self) -> float:
-        """That interval's upper end."""
-        return self.mean + self.half
-
-    def told(self) -> str:
-        """The numbers in words."""
-        over = f"one seed; 95 % over windows alone: ±{self.windows:.4f}"
-        if self.within is not None:
-            wider = f"{signed(self.low, 4)} to {signed(self.high, 4)}"
-            over = (f"95 % over {self.seeds} seeds: ±{self.within:.4f}, over windows alone: "
-                    f"±{self.windows:.4f}; by the wider of the two: {wider}")  # fmt: skip
-        return f"{signed(self.mean, 4)} bits per byte of {self.level:.3f} ({over})"
+def told(lead: Difference) -> str:
+    """The numbers of a lead in words."""
+    over = f"one seed; 95 % over windows alone: ±{lead.windows:.4f}"
+    if lead.over_seeds is not None:
+        over = (f"95 % over {len(lead.each)} seeds: ±{lead.over_seeds:.4f}, over windows alone: "
+                f"±{lead.windows:.4f}; of both together: {ends(lead)}")  # fmt: skip
+    return f"{signed(lead.mean, 4)} bits per byte of {lead.level:.3f} ({over})"
 
 
-def lead(ours: Runs, theirs: Runs) -> Lead | None:
-    """Ours less theirs over the seeds that both have ended; None where there are none."""
-    seeds = [seed for seed in sorted(ours.keys() & theirs.keys())
-             if "diverged" not in ours[seed] and "diverged" not in theirs[seed]]  # fmt: skip
-    if not seeds:
-        return None
-    each = [score(ours[seed]) - score(theirs[seed]) for seed in seeds]
-    level = statistics.fmean(score(theirs[seed]) for seed in seeds)
-    windows = over_windows(ours, theirs, seeds)
-    return Lead(statistics.fmean(each), interval(each), windows, len(seeds), level)
+def ends(lead: Difference) -> str:
+    """The interval that a rule reads, from end to end."""
+    return f"{signed(lead.low, 4)} to {signed(lead.high, 4)}"
 
 
-Rule = Callable[[Lead, float], str]
+Rule = Callable[[Difference, float], str]
 
 
-def gains(lead: Lead, small: float) -> str:
+def gains(lead: Difference, small: float) -> str:
     """It is better: all of the interval below zero. Not seen: all within what is small. False: all above."""
     if lead.high < 0:
         return HOLDS
@@ -95,14 +56,14 @@ def gains(lead: Lead, small: float) -> str:
     return UNSEEN if max(-lead.low, lead.high) <= small else OPEN
 
 
-def little(lead: Lead, small: float) -> str:
+def little(lead: Difference, small: float) -> str:
     """It is worse by little at most. False: all of the interval above what is small."""
     if lead.high <= small:
         return HOLDS
     return FALSE if lead.low > small else OPEN
 
 
-def nothing(lead: Lead, small: float) -> str:
+def nothing(lead: Difference, small: float) -> str:
     """It is no worse: zero lies within or above an interval that ends at what is small. Partly: worse, by
     little. False: all of the interval above what is small."""
     if lead.high <= small:
@@ -110,7 +71,7 @@ def nothing(lead: Lead, small: float) -> str:
     return FALSE if lead.low > small else OPEN
 
 
-def slightly(lead: Lead, small: float) -> str:
+def slightly(lead: Difference, small: float) -> str:
     """It is worse, by little. Partly: by more than that. Not seen: zero is in an interval all within what is
     small. False: it is better."""
     if lead.high < 0:
@@ -155,10 +116,10 @@ class Trial:
 TRIALS = {
     trial.number: trial
     for trial in (
-        Trial("1a", "Dropout costs compute for no benefit; removing it raises accuracy, over one epoch",
-              "no-dropout", "gpt2", gains, also="no-dropout"),
-        Trial("1b", "Dropout costs compute for no benefit over many epochs too",
-              "repeated", "repeated-with-dropout", gains),
+        Trial("1a", "Removing dropout raises accuracy, over one epoch", "no-dropout", "gpt2", gains,
+              also="no-dropout"),
+        Trial("1b", "Dropout brings no benefit over many epochs either",
+              "repeated", "repeated-with-dropout", nothing),
         Trial("2d", "Swish is nearly as good as GELU", "swish", "yarn", little),
         Trial("3b", "The parameters that experts add bring knowledge", "experts", "sinks", gains,
               also="experts", beside="experts-slowly"),
@@ -178,7 +139,7 @@ def config_of(name: str) -> Config:
         return shapes.shape(name)
     if name in NUMBER:
         return rung(name)
-    return without(name.removeprefix(LEFT)) if name.startswith(LEFT) else aside(name)
+    return without(name.removeprefix(LEFT_OUT)) if name.startswith(LEFT_OUT) else aside(name)
 
 
 def runs(name: str, found: Found) -> Runs:
@@ -190,38 +151,42 @@ def runs(name: str, found: Found) -> Runs:
 
 def title(name: str) -> str:
     """What such a model is called in a sentence, as in the ladder's tables."""
-    if name.startswith(LEFT):
-        return f"the same with {RUNGS[NUMBER[name.removeprefix(LEFT)]].undone}"
-    told = title_of(config_of(name))
-    return told if "“" in told else f"“{told}”"
+    return f"“{title_of(config_of(name))}”"
 
 
 @dataclass(frozen=True)
 class Place:
     """A pair of models that differ in one change: what the place is called ("" where there is one alone), the
-    pair in words, its lead (None while no seed has both runs), and what the rule says of it."""
+    model with the change and that without it, the lead (None while no seed has both runs), and what the rule
+    says of it."""
 
     name: str
-    pair: str
-    lead: Lead | None
+    ours: str
+    theirs: str
+    lead: Difference | None
     verdict: str = OPEN
 
     @property
     def enough(self) -> bool:
         """Whether the seeds that a verdict needs are in."""
-        return self.lead is not None and self.lead.seeds >= SEEDS
+        return self.lead is not None and len(self.lead.each) >= SEEDS
 
     def told(self) -> str:
         """Its name, the pair, and the numbers."""
-        numbers = "no seed has both runs yet" if self.lead is None else self.lead.told()
-        return f"{self.name}, {self.pair}: {numbers}" if self.name else f"{self.pair}: {numbers}"
+        numbers = "no seed has both runs yet" if self.lead is None else told(self.lead)
+        pair = f"{title(self.ours)} less {title(self.theirs)}"
+        return f"{self.name}, {pair}: {numbers}" if self.name else f"{pair}: {numbers}"
+
+    def open(self) -> str:
+        """Why nothing is decided here."""
+        if self.lead is None or not self.enough:
+            return f"{SEEDS} seeds of both models are not in"
+        return f"the interval reaches from {ends(self.lead)}"
 
 
 def compared(ours: str, theirs: str, found: Found, name: str = "") -> Place:
     """Two models side by side, nothing decided."""
-    said = title(ours) if title(ours).startswith("“") else f"{title(ours)},"
-    pair = f"{said} less {title(theirs)}"
-    return Place(name, pair, lead(runs(ours, found), runs(theirs, found)))
+    return Place(name, ours, theirs, difference(runs(ours, found), runs(theirs, found)))
 
 
 def together(verdicts: list[str]) -> str:
@@ -239,9 +204,9 @@ def decided(number: str, found: Found | None = None, small: float = SMALL) -> tu
     trial, found = TRIALS[number], results() if found is None else found
     places = [compared(trial.ours, trial.theirs, found, STEP if trial.also else "")]
     if trial.also:
-        places.append(compared(TOP, LEFT + trial.also, found, LEFT_OUT))
+        places.append(compared(TOP, LEFT_OUT + trial.also, found, AT_TOP))
     judged = tuple(
-        Place(place.name, place.pair, place.lead, trial.rule(place.lead, small * place.lead.level))
+        replace(place, verdict=trial.rule(place.lead, small * place.lead.level))
         if place.lead is not None and place.enough else place
         for place in places
     )  # fmt: skip
@@ -258,9 +223,10 @@ def instead(places: tuple[Place, ...], precisely: Mapping[str, str]) -> str:
     for each where they do not. precisely: by verdict, with {mean} for the lead."""
     verdicts = {place.verdict for place in places}
     if verdicts == {OPEN}:
-        return "The seeds that are in do not decide it."
+        why = [f"{place.open()} ({place.name})" if place.name else place.open() for place in places]
+        return f"These runs do not decide it: {'; '.join(why)}."
     if OPEN in verdicts:
-        said = [f"{place.name} is not decided" if place.verdict == OPEN
+        said = [f"{place.name} is not decided ({place.open()})" if place.verdict == OPEN
                 else f"{place.name} alone would say “{place.verdict}”" for place in places]  # fmt: skip
         return capital("; ".join(said)) + "."
     means = [f"{signed(place.lead.mean, 4)} bits per byte" for place in places if place.lead is not None]
@@ -272,18 +238,22 @@ def instead(places: tuple[Place, ...], precisely: Mapping[str, str]) -> str:
     return " ".join(["The two places differ.", *each])
 
 
-def part(number: str, waits: str, precisely: Mapping[str, str], found: Found | None = None) -> Part:
+def part(
+    number: str, waits: str, precisely: Mapping[str, str], found: Found | None = None, after: str = ""
+) -> Part:
     """The statement with its verdict. waits: what its models are, which is told besides; precisely: what may
-    be said instead, a whole sentence for every verdict that the rule can give, with {mean} for the lead."""
+    be said instead, a whole sentence for every verdict that the rule can give, with {mean} for the lead;
+    after: what is said after it, whichever it is, unless a place is open."""
     trial, found = TRIALS[number], results() if found is None else found
     assert set(precisely) == set(CAN[trial.rule]), number
     verdict, places = decided(number, found)
     if not any(place.enough for place in places):
         return Part(trial.said, OPEN, f"{LADDER} {waits}".strip())
-    told = [f"{capital(place.told())}." for place in places]
+    numbers = [f"{capital(place.told())}." for place in places]
     if trial.beside:
         aside_told = compared(trial.beside, trial.theirs, found).told()
-        told.append(f"Beside it, and no part of the verdict, {aside_told}.")
+        numbers.append(f"Beside it, and no part of the verdict, {aside_told}.")
     least = f"{SMALL:.0%}".replace("%", " %")
-    told.append(f"From training runs (`docs/ladder.md`). Small is up to {least} of the loss. {waits}")
-    return Part(trial.said, verdict, " ".join(told).strip(), instead(places, precisely))
+    numbers.append(f"From training runs (`docs/ladder.md`). Small is up to {least} of the loss. {waits}")
+    said = [instead(places, precisely), "" if verdict == OPEN else after]
+    return Part(trial.said, verdict, " ".join(numbers).strip(), " ".join(said).strip())

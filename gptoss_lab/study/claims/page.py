@@ -54,16 +54,19 @@ no such effect was found; “{open}” where the training runs that decide it ar
 
 Training runs decide {decided} by rules. A lead is the loss with the change
 less that without it, over the same held-out windows, seed by seed; it needs {seeds} seeds. Its 95 % interval
-is the wider of two: over seeds (Student's t) and over windows. Small is {small} of the loss. What is said is
-that the change
+is that of both together, √(seeds² + windows²): over seeds (Student's t) and over windows. Small is {small}
+of the loss. What is said is that the change
 
 {rules}
 - any other interval leaves it open. Where the change is also left out at the ladder's top
   ({twice}), both places must say the same: two that differ make “{partly}”, or “{unseen}”
   where it holds in neither, and one that is open leaves it open.
 
+Each is judged by itself: of twenty changes that do nothing, about one would pass for one that does
+something.
+
 Claim 6b has a rule of its own: “{partly}” where plain RoPE is worse beyond the trained length on every dense
-rung and YaRN takes back more than half of that.
+rung and YaRN takes back more than half of that; every dense rung needs {seeds} seeds.
 
 {sections}
 """
@@ -84,6 +87,7 @@ def every_claim(found: Mapping[str, Any], runs: Mapping[str, Any] | None = None)
 
 def report(found: Mapping[str, Any], runs: Mapping[str, Any] | None = None) -> str:
     """The page, from what was measured and from the results of training runs (the package's)."""
+    runs = results() if runs is None else runs
     every = every_claim(found, runs)
     machine, versions = found["machine"], found["versions"]
     weights = "; ".join(found["weights"].values())

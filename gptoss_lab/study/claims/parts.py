@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...training.ladder_numbers import signed
+
 HOLDS, PARTLY, UNSEEN = "holds", "holds partly", "not seen here"
 FALSE, MISLEADING = "does not hold", "misleading"
 UNTESTABLE, OPEN = "cannot be tested here", "open"
@@ -46,4 +48,4 @@ def change(entry: Mapping[str, float]) -> str:
     """A difference in bits per byte and its interval; a millionth is rounding."""
     if abs(entry["more"]) < 1e-6:
         return "nothing but rounding"
-    return f"{entry['more']:+.4f} ± {entry['within']:.4f}".replace("-", "−")
+    return f"{signed(entry['more'], 4)} ± {entry['within']:.4f}"
