@@ -31,10 +31,10 @@ FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 # view → (height in pixels, the selection that is shown)
 STILLS: dict[str, tuple[int, dict[str, Any]]] = {
-    "experts": (920, {"layer": 2, "expert": 5, "token": 56}),
+    "experts": (920, {"layer": 3, "expert": 2, "token": 56}),
     "attention": (1040, {"layer": 2, "head": 0, "token": 73}),
-    "positions": (1000, {"layer": 3, "head": 3, "token": 73, "key": 66}),
-    "steps": (1040, {"layer": 3, "head": 3, "token": 73, "step": 7}),
+    "positions": (1000, {"layer": 4, "head": 5, "token": 73, "key": 66}),
+    "steps": (1040, {"layer": 4, "head": 5, "token": 73, "step": 7}),
     "compare": (1130, {"layer": 2, "expert": 5, "token": 68}),
 }
 
@@ -56,7 +56,7 @@ def tour_still(page: Page, theme: str) -> None:
     """The tour's first question, answered."""
     page.set_viewport_size({"width": WIDE, "height": HIGH})
     page.locator(".gl-tour-open").click()
-    for field, value in zip(page.locator(".gl-tour-fields select").all(), ("5", "3")):
+    for field, value in zip(page.locator(".gl-tour-fields select").all(), ("5", "7")):
         field.select_option(value)
     page.locator(".gl-tour-show").click()
     page.wait_for_timeout(600)
@@ -142,8 +142,8 @@ def film(page: Page, model: lab.Transformer) -> None:
     play.frame(700)
     for nth in (43, 56, 60, 73):
         play.click(".gl-attention-side >> nth=1 >> .gl-token:not(.gl-sink)", 480, nth)
-    for nth in (0, 1):
-        page.locator(".gl-bar select").nth(nth).select_option("3")
+    for nth, value in enumerate(("4", "5")):
+        page.locator(".gl-bar select").nth(nth).select_option(value)
     play.frame(600)
 
     play.words = "Positions: each pair of channels turns like a hand; the score over distance"
@@ -173,7 +173,7 @@ def film(page: Page, model: lab.Transformer) -> None:
 
     play.words = "The guided tour: predict first, then see, with the baseline"
     play.click(".gl-tour-open", 500)
-    for nth, value in enumerate(("2", "5")):
+    for nth, value in enumerate(("3", "2")):
         page.locator(".gl-tour-fields select").nth(nth).select_option(value)
         play.frame(300)
     play.click(".gl-tour-show", 1900)

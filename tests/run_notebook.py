@@ -10,10 +10,27 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 from gptoss_lab.files import whole
 
-KEPT = ("image/png", "text/plain")
+KEPT, WIDGET = ("image/png", "text/plain"), "interactive("
+
+
+def kept(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs as they are saved: no widgets, and what was printed in one piece however slowly it came."""
+    saved: list[NotebookNode] = []
+    for output in outputs:
+        if "data" in output:
+            output.data = {kind: value for kind, value in output.data.items() if kind in KEPT}
+            if output.data.get("text/plain", "").startswith(WIDGET):
+                continue
+        same = saved and output.output_type == "stream" == saved[-1].output_type
+        if same and saved[-1].name == output.name:
+            saved[-1].text += output.text
+        else:
+            saved.append(output)
+    return saved
 
 
 def run(file: Path) -> None:
@@ -23,9 +40,8 @@ def run(file: Path) -> None:
     NotebookClient(notebook, timeout=900, kernel_name="python3", resources=place).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            if "data" in output:
-                output.data = {kind: value for kind, value in output.data.items() if kind in KEPT}
+        if "outputs" in cell:
+            cell.outputs = kept(cell.outputs)
     notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
     with whole(file) as beside:
         beside.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")

@@ -191,7 +191,8 @@ def test_five_questions_are_answered_by_keyboard_from_the_traces_own_numbers(ope
     layer, head = divmod(int(back.argmax()), 6)
     tour.predict(layer="0", head="1")
     said = tour.answer()
-    assert said.startswith(f"Layer {layer}, head {head}.")
+    least = "" if back.max() >= 0.5 else "No head gives it most of its attention. Nearest: "
+    assert said.startswith(f"{least}Layer {layer}, head {head}.")
     assert f"{percent(back.max())} of its attention" in said
     assert f"Yours: {percent(back[0, 1])}" in said
     assert (tour.state()["layer"], tour.state()["head"]) == (layer, head)

@@ -1,8 +1,7 @@
 """The feed-forward half of a block: one dense MLP, or a router that chooses K of E small ones for each token.
 
     GELU(x)  = x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³)))       GPT-2 uses the tanh form      arXiv 1606.08415
-    SiLU(x)  = x·sigmoid(x)                                    Swish's other name            arXiv 1710.05941
-    SwiGLU   = gate·sigmoid(gate) · up                         Qwen3                         arXiv 2002.05202
+    SwiGLU   = SiLU(gate) · up;  SiLU(x) = x·sigmoid(x)        Qwen3; SiLU is Swish          arXiv 2002.05202
     clamped  = g·sigmoid(1.702 g) · (u + 1)                    gpt-oss; g = min(gate, 7), u = clamp(up, −7, 7)
     mixture  = Σ weight_k · expert_k(x)         the K largest logits, softmax over those K arXiv 1701.06538
 
@@ -50,9 +49,8 @@ def activate(config: Config, gate: Tensor, up: Tensor | None = None) -> Tensor:
     """The activation that a config names, of a gate and an up, or of one number where there is no gate."""
     if up is None:
         return F.silu(gate) if config.activation == "silu" else gelu(gate)
-    if config.activation == "swiglu":
-        return swiglu(gate, up)
-    return clamped_swiglu(gate, up, config.swiglu_limit, config.swiglu_alpha)
+    plain = config.activation == "swiglu"
+    return swiglu(gate, up) if plain else clamped_swiglu(gate, up, config.swiglu_limit, config.swiglu_alpha)
 
 
 class MLP(nn.Module):
