@@ -33,8 +33,7 @@ const stepsStyle = `
 .gl-steps-looks { height: 24px; display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 10px;
   align-items: center; white-space: nowrap; font-size: 12.5px; cursor: pointer; padding: 0 6px; border-radius: 4px; }
 .gl-steps-looks.chosen { background: var(--gl-hover); }
-.gl-steps-looks > span:first-child { overflow: hidden; text-overflow: ellipsis; }
-.gl-steps-looks > span > span + span { margin-left: 10px; }
+.gl-steps-looks > span:first-child { display: flex; flex-wrap: wrap; gap: 0 10px; height: 20px; overflow: hidden; }
 .gl-steps-sink::before { content: ""; display: inline-block; width: 9px; height: 9px; border-radius: 2px;
   background: var(--gl-sink); margin-right: 5px; }
 .gl-root .gl-steps-answer { display: grid; grid-template-columns: 84px 1fr 58px; gap: 10px; align-items: center;
