@@ -35,7 +35,7 @@ STILLS: dict[str, tuple[int, dict[str, Any]]] = {
     "attention": (1040, {"layer": 2, "head": 0, "token": 73}),
     "positions": (1000, {"layer": 4, "head": 5, "token": 73, "key": 66}),
     "steps": (1040, {"layer": 4, "head": 5, "token": 73, "step": 7}),
-    "compare": (1130, {"layer": 2, "expert": 5, "token": 68}),
+    "compare": (1130, {"layer": 2, "expert": 5, "token": 59}),
 }
 
 
