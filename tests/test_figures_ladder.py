@@ -130,3 +130,12 @@ def test_longer_windows_are_lines_of_their_own():
     assert drawn == [[3.0, 2.0], [1.9, 2.4], [3.0, 2.5]]
     words = ladder_runs.positions(edges, lines, {8: "x"}, longer={"a": [None, 1.9, 2.4]}).alt
     assert "a: 2.40 at the end" in words and "b: 2.50 at the end" in words
+
+
+def test_ticks_of_a_wide_scale_do_not_touch():
+    for most in (0.05, 0.9, 5.0):
+        rows = {name: values[1:2] for name, values in ROWS.items()} | {"over_seeds": [most], "each": [[most]]}
+        figure = ladder.differences(**rows)
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in figure.axes[1].get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 5 and all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:])), most

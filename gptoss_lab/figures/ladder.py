@@ -57,7 +57,7 @@ def _symmetric(ax: Axes, most: float) -> None:
     """A scale that is straight around zero and logarithmic beyond a hundredth, with ticks on both sides."""
     ax.set_xscale("symlog", linthresh=0.01, linscale=0.7)
     top = 10.0 ** math.ceil(math.log10(max(most, 0.02)))
-    ticks = [10.0**e for e in range(-2, round(math.log10(top)) + 1)]
+    ticks = [10.0**e for e in range(-2 if top < 10 else -1, round(math.log10(top)) + 1)]  # none touch
     ax.set_xticks([*(-t for t in reversed(ticks)), 0, *ticks],
                   [*(f"−{t:g}" for t in reversed(ticks)), "0", *(f"{t:g}" for t in ticks)])  # fmt: skip
     ax.set_xticks([], minor=True)
