@@ -82,9 +82,9 @@ Student's interval of their mean: with few seeds it is wide, and with one there 
 is what the choice of windows alone leaves open for these very models: it says nothing of another seed. Both
 together, √(seeds² + windows²), is what one ± alone means.
 
-How much chance there is in one run: the last rung with seed 0 was made twice, by two states of the program
-that differ in nothing but the order in which a training step adds up. They part in the fifth digit within 45
-steps, and came to 2.2578 and 2.2329 (the one that is kept).
+How much chance there is in one run: the last rung with seed 0 was made twice, and the program's training step
+had been rewritten in between. The two part in the fifth digit within 45 steps, and came to 2.2578 and 2.2329
+(the one that is kept).
 
 A difference is called significant if it is larger than both together. Each comparison is judged by
 itself: of twenty changes that do nothing, about one would be called significant. And a change is judged at

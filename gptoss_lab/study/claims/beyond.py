@@ -19,8 +19,8 @@ from .of_runs import SEEDS
 from .parts import HOLDS, LADDER, OPEN, PARTLY, UNSEEN, Part, table
 
 SAID = "RoPE lengthens the context"
-TWIN = "yarn"  # one model with the rung "rope" until windows become longer, where YaRN begins
-NAMES = tuple(step.name for step in RUNGS[NUMBER["rope"] :] if step.name != TWIN)  # the rungs with RoPE
+TWINS = {"yarn": "rope", "mxfp4": TOP}  # one model with the other until windows become longer
+NAMES = tuple(step.name for step in RUNGS[NUMBER["rope"] :] if step.name not in TWINS)  # rungs with RoPE
 INSIDE = f"{SHORT // 2}-{SHORT - 1}"  # the last positions that were trained on
 Early = Mapping[str, Mapping[str, float]]
 
@@ -74,11 +74,6 @@ class Reach:
     def costs(self) -> float:
         """What YaRN, put on without training, costs within the trained length."""
         return self.within_stretched - self.within
-
-    @property
-    def sure(self) -> float:
-        """How far it is from turning: by what plain RoPE loses, or by what YaRN takes back."""
-        return min(abs(self.worse), abs(self.back - self.worse / 2))
 
 
 def reach(found: Found, name: str) -> Reach | None:
@@ -141,19 +136,6 @@ def in_words(rungs: Sequence[Reach]) -> str:
     return told
 
 
-def again(rungs: Sequence[Reach]) -> str:
-    """How far apart two runs of one model lie: the last two rungs differ in nothing until windows become
-    longer, and each was trained. "" where either is not in or their seeds are not as many."""
-    twins = [one for one in rungs if one.name in (TOP, RUNGS[-1].name)]
-    if len(twins) < 2 or twins[0].seeds != twins[1].seeds:
-        return ""
-    first, second = twins
-    apart = abs(first.worse - second.worse)
-    return (f" “{first.title}” and “{second.title}” are one model until then as well, trained twice from the "
-            f"same seeds: what they lose beyond lies {apart:.2f} apart, which is no effect of a change."
-            )  # fmt: skip
-
-
 def part(found: Found, pairs: str) -> Part:
     """The statement with its verdict; pairs: what the configs say."""
     rungs = reaches(found)
@@ -180,12 +162,14 @@ def part(found: Found, pairs: str) -> Part:
     if not enough(rungs):
         lead = f"It is not decided: {SEEDS} seeds of every dense rung are not in."
     runs = sum(one.seeds for one in rungs)
+    twins = " and ".join(f"“{RUNGS[NUMBER[name]].title}” with “{RUNGS[NUMBER[other]].title}”"
+                         for name, other in TWINS.items())  # fmt: skip
     return Part(
         SAID, verdict,
         f"{pairs}\n\n{table(head, rows)}\n\nThe ladder's rungs with RoPE, each at its own rate, after nine "
         f"tenths of its training, in windows of {SHORT} alone: {runs} run{'s' * (runs > 1)}. YaRN "
-        f"is put on without a step of training with it. “{RUNGS[NUMBER[TWIN]].title}” is one model with "
-        f"“RoPE” until then and is counted with it, once.{again(rungs)}",
+        f"is put on without a step of training with it. {twins} are one model each until then, and counted "
+        "once.",
         f"{lead} {in_words(rungs)} Within the trained length YaRN put on so changes the loss by "
         f"{spread([one.costs for one in rungs])}.",
     )  # fmt: skip
