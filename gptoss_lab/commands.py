@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import Config
+    from .model import Transformer
     from .study.edits import Change
 
 
@@ -38,6 +39,12 @@ def read_prompt(given: str) -> str:
     return text
 
 
+def as_prompt(text: str, model: Transformer) -> str | list[int]:
+    """The prompt as a model takes it: where that has no tokenizer, "5 17 3" or "[5, 17, 3]" are ids."""
+    ids = text.strip().strip("[]").replace(",", " ").split()
+    return [int(one) for one in ids] if model.tokenizer is None and all(map(str.isdecimal, ids)) else text
+
+
 def run_generate(args: argparse.Namespace) -> int:
     """Print the continuation as it comes, then on standard error how fast it came."""
     prompt = read_prompt(args.prompt)
@@ -49,8 +56,8 @@ def run_generate(args: argparse.Namespace) -> int:
     where = {"device": args.device, "embedding_device": args.embedding_device}
     model = load(args.model, memory_limit=args.memory_limit, **where)
     run = generate(
-        model, prompt, max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k,
-        top_p=args.top_p, seed=args.seed, stop=args.stop, memory_limit=args.memory_limit,
+        model, as_prompt(prompt, model), max_tokens=args.max_tokens, temperature=args.temperature,
+        seed=args.seed, stop=args.stop, top_k=args.top_k, top_p=args.top_p, memory_limit=args.memory_limit,
     )  # fmt: skip
     status, line = 0, Line()
     pace, steer = Pace(model, run, tell=line.prompt), not sys.stdout.isatty()
@@ -94,7 +101,7 @@ def run_chat(args: argparse.Namespace) -> int:
 
 def run_trace(args: argparse.Namespace) -> int:
     """Watch the text, save the trace, list what it holds."""
-    prompt = read_prompt(args.prompt)
+    given = read_prompt(args.prompt)
     folder = args.out.resolve().parent
     if not folder.is_dir():
         raise ValueError(f"no folder {str(args.out.parent)!r} to write {args.out.name!r} into; make it first")
@@ -105,6 +112,7 @@ def run_trace(args: argparse.Namespace) -> int:
 
     model = load(args.model, args.device, embedding_device=args.embedding_device)
     keep = args.keep or "*"
+    prompt = as_prompt(given, model)
     tokens = as_tokens(model, prompt).shape[1]
     needed = sum(
         points.trace_bytes(points.match(keep, model.config), model.config, 1, tokens, tokens).values()
@@ -125,7 +133,7 @@ def run_trace(args: argparse.Namespace) -> int:
 
 def run_explore(args: argparse.Namespace) -> int:
     """Write the page: one file that needs no network."""
-    prompt = None if args.prompt is None else read_prompt(args.prompt)
+    given = None if args.prompt is None else read_prompt(args.prompt)
     from . import views
     from .cost import human
     from .trace import watch
@@ -135,7 +143,7 @@ def run_explore(args: argparse.Namespace) -> int:
     change = change_of(args)
     where = {"device": args.device, "embedding_device": args.embedding_device}
     model = load(args.model, **where)
-    prompt = TEXT if prompt is None else prompt
+    prompt = as_prompt(TEXT if given is None else given, model)
     if change or args.beside:
         found = views.compared(model, prompt, change, load(args.beside, **where) if args.beside else None)
         print(f"before: {found.texts[0]!r}\nafter ({found.words}): {found.texts[1]!r}")

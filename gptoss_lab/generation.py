@@ -55,6 +55,7 @@ class Run:
 
     def __init__(self, prompt: Tensor, steps: Iterator[Token], recording: Recording | None) -> None:
         self.prompt, self.tokens = prompt, list[Token]()
+        self._trace: Trace | None = None
         self._steps, self._recording, self._finish = steps, recording, ""
 
     def __iter__(self) -> Iterator[Token]:
@@ -97,7 +98,10 @@ class Run:
     def trace(self) -> Trace | None:
         """What `keep` asked for, over prompt and decoding; makes what is left first."""
         self._complete()
-        return self._recording.trace([t.id for t in self.tokens]) if self._recording else None
+        if self._recording:
+            self._trace = self._recording.trace([t.id for t in self.tokens])
+            self._recording = None  # its pieces are joined, and let go
+        return self._trace
 
     def __repr__(self) -> str:
         return f"<Run: {len(self.tokens)} tokens so far: {self.so_far[-60:]!r}>"
@@ -108,12 +112,12 @@ def generate(
     prompt: str | Iterable[int] | Tensor,
     max_tokens: int = 64,
     temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
     seed: int = 0,
     stop: str | int | Iterable[str | int] = (),
     keep: str | Iterable[str] | None = None,
     edit: Mapping[str, Edit] | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
     cache: bool = True,
     limit: int = LIMIT,
     memory_limit: int | float | None = None,
@@ -247,7 +251,7 @@ def sample(
 
 def usable(row: Tensor, vocab_used: int | None) -> Tensor:
     """Logits V on the CPU, -inf where the id stands for nothing; ValueError where nothing can be drawn."""
-    row = row.float().cpu().clone()  # the model's own may be kept in a trace
+    row = row.float().cpu().clone()
     if row.isnan().any():
         raise ValueError(
             "the logits are NaN: an edit, or the weights, put NaN or infinity into the forward pass"
@@ -298,7 +302,7 @@ class Recording:
         self.parts[name].append((value, keys))
 
     def trace(self, generated: list[int]) -> Trace:
-        """One trace of prompt and decoding; of the whole passes alone, where it was interrupted."""
+        """One trace of prompt and decoding, to be made once; of whole passes alone, if it was interrupted."""
         passes = min((len(parts) for parts in self.parts.values()), default=0)
         prompt, chunk = self.ids.shape[1], self.chunk
         chunks = -(-prompt // chunk)
@@ -309,14 +313,14 @@ class Recording:
         return Trace(
             run,
             label(self.model, run[0].tolist()),
-            source_of(self.model, self.edit, self.kept, sizes),
+            source_of(self.model, self.edit, self.kept, sizes, cached=True),
             values,
         )
 
     def joined(self, name: str, passes: int, total: int) -> Tensor:
-        """The passes of one point along T; axis S is spread to all `total` positions."""
+        """The passes of one point along T, which are let go; axis S is spread to all `total` positions."""
         axes = points.axes(name).split()
-        parts = self.parts[name][:passes]
+        parts = self.parts.pop(name)[:passes]
         rows = [value if "S" not in axes else spread(name, value, keys, total) for value, keys in parts]
         return torch.cat(rows, dim=axes.index("T'" if "T'" in axes else "T"))
 

@@ -69,6 +69,10 @@ class Here:
     name: the full dotted name; layer: the block's number, or None outside the blocks; positions: B T, the
     positions of the tokens in this forward pass (one token at a time while decoding); keys: B S, the
     positions of the keys, known inside attention, else None.
+
+    What the model computes only where it is asked for (scores and pattern in fused attention, say, or gate
+    and up where experts are walked) is there only where it is kept, or has an edit of its own: one that
+    returns the value as it came will do.
     """
 
     name: str
@@ -81,7 +85,8 @@ class Here:
         if name not in self.earlier:
             made = ", ".join(self.earlier) or "nothing yet"
             raise KeyError(f"{name!r} was not made before {self.name!r} in this block; made so far: {made}. "
-                           "A value that is computed only on request must be kept too.")  # fmt: skip
+                           "A value that is computed only on request must be kept too, or have an edit, if "
+                           "only `lambda value, here: value`.")  # fmt: skip
         return self.earlier[name]
 
 
@@ -93,8 +98,9 @@ class Recorder:
     """A tap that edits, then keeps, then returns.
 
     keep: the full names to keep; edits: full name → edit functions, applied in order. What is kept is handed
-    to `store(name, value, positions, keys)`, by default `self.kept[name] = value` (the newest value wins), on
-    the CPU wherever the model computes: a card's memory is for the model.
+    to `store(name, value, positions, keys)`, by default `self.kept[name] = value` (the newest value wins), as
+    a copy on the CPU: a card's memory is for the model, a value written to must not change the model that it
+    came from (sinks pass the tap as they are), and a slice must not hold all that it was cut from.
 
     An edit must return the shape it was given (dtype and device are restored); `attention.visible` may be
     narrowed, not widened. ValueError says which edit broke the rule.
@@ -133,10 +139,11 @@ class Recorder:
         for edit in self.edits.get(full, ()):
             value = self.edited(full, value, edit)
         if full in self.keep:
+            own = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
             if self.store is None:
-                self.kept[full] = value.detach().cpu()
+                self.kept[full] = own
             else:
-                self.store(full, value.detach().cpu(), self.positions, self.keys)
+                self.store(full, own, self.positions, self.keys)
         if self.edits and self.prefix:
             self.earlier[full.split(".", 2)[2]] = value
         return value

@@ -69,14 +69,19 @@ class Trace:
 
     @property
     def caption(self) -> str:
-        """The source as one line, which figures print."""
+        """The source as one line, which figures print: the model, its weights, their dtype, products that are
+        not float32, arithmetic that is not exact, changes and edits."""
         changes = [f"{field}={value}" for field, value in self.source["changes"].items()]
         changed = "".join(
             f"; {what}" for what in changes + [f"edited {name}" for name in self.source["edits"]]
         )
         model = self.source["model"]
         weights = self.source["weights"].removeprefix(f"{model}, ")
-        return f"{model} ({weights}), {self.source['dtype']}{changed}"
+        products = self.source["products"]
+        how = "" if products == "float32" else f", products in {products}"
+        arithmetic = dict.fromkeys(form.rsplit(", ", 1)[-1] for form in self.source["forms"])
+        how += "".join(f", {one}" for one in arithmetic if one != "exact")
+        return f"{model} ({weights}), {self.source['dtype']}{how}{changed}"
 
     def axes(self, name: str) -> str:
         """The letters of a kept point's axes, as in the catalogue."""
@@ -175,7 +180,8 @@ def watch(
     with torch.no_grad(), force_eager():
         model(ids, last=last, tap=recorder)
     values = {name: recorder.kept[name] for name in kept}
-    return Trace(ids, label(model, ids[0].tolist()), source_of(model, edit, kept, [B * T]), values)
+    source = source_of(model, edit, kept, [B * T], cached=False)
+    return Trace(ids, label(model, ids[0].tolist()), source, values)
 
 
 def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tensor:
@@ -261,14 +267,15 @@ def edits_by_name(edit: Mapping[str, Edit] | None, config: Config) -> dict[str, 
 
 
 def source_of(
-    model: Transformer, edit: Mapping[str, Edit] | None, kept: Iterable[str], passes: Iterable[int]
-) -> dict[str, Any]:
+    model: Transformer, edit: Mapping[str, Edit] | None, kept: Iterable[str], passes: Iterable[int],
+    cached: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Where a trace comes from: model, weights, dtype, config changes, edits, and the form that each layer
-    ran. passes: how many tokens each forward pass took.
+    ran. passes: how many tokens each forward pass took; cached: whether they had a cache.
     """
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
     packed = ["mxfp4"] if any(name.endswith("blocks") for name, _ in model.named_buffers()) else []
-    wanted, sizes = {*kept, *edits_by_name(edit, model.config)}, list(passes)
+    tap, sizes = Recorder([*kept], edits_by_name(edit, model.config)), list(passes)
     return {
         "model": model.config.name,
         "config": json.loads(json.dumps(asdict(model.config))),  # as a file gives it back
@@ -277,23 +284,34 @@ def source_of(
         "products": str(model.unembed.compute).removeprefix("torch."),
         "changes": {field: repr(value) for field, value in model.changes.items()},
         "edits": sorted(edit or {}),
-        "forms": [form(block, n, wanted, sizes) for n, block in enumerate(model.blocks)],
+        "forms": [form(one, tap.within(f"blocks.{n}"), sizes, cached) for n, one in enumerate(model.blocks)],
     }
 
 
-def form(block: Any, layer: int, wanted: set[str], passes: list[int]) -> str:
-    """The forms that a layer ran: explicit or fused attention; fused experts, or gathered or walked; exact or
-    fast.
+def form(block: Any, tap: Recorder, passes: list[int], cached: bool) -> str:
+    """The forms that a layer ran: explicit or fused attention; fused experts, or gathered or walked; what
+    answered for one token alone, where something does; exact or fast.
 
-    wanted: the names kept or edited; passes: how many tokens each forward pass took.
+    tap: what was kept and edited, in the block's room; passes: how many tokens each forward pass took.
     """
-    pattern = wanted & {f"blocks.{layer}.attention.{name}" for name in ("scores", "pattern", "sink")}
-    attention = "explicit" if block.attention.attend is attend or pattern else "fused"
+    inside, beside = tap.within("attention"), tap.within("experts")
+    explicit = block.attention.attend is attend or any(map(inside.wants, ("scores", "pattern", "sink")))
+    attention = f"{'explicit' if explicit else 'fused'} attention"
+    attention += single(block.attention, inside, cached and 1 in passes)
     experts = getattr(block, "experts", None)
     if experts is None:
-        return f"{attention} attention, dense MLP, {arithmetic(block)}"
-    inside = wanted & {f"blocks.{layer}.experts.{name}" for name in ("gate", "up", "pre", "act")}
-    if "answers" in vars(experts) and not inside:
-        return f"{attention} attention, fused experts, {arithmetic(block)}"
-    ran = dict.fromkeys("gathered" if tokens <= experts.few else "walked" for tokens in passes)
-    return f"{attention} attention, {' then '.join(ran)} experts, {arithmetic(block)}"
+        return f"{attention}, dense MLP, {arithmetic(block)}"
+    if "answers" in vars(experts) and not any(map(beside.wants, ("gate", "up", "pre", "act"))):
+        ran = "fused"
+    else:
+        ran = " then ".join(dict.fromkeys("gathered" if n <= experts.few else "walked" for n in passes))
+    return f"{attention}, {ran} experts{single(experts, beside, 1 in passes)}, {arithmetic(block)}"
+
+
+def single(half: Any, tap: Recorder, met: bool) -> str:
+    """What answered for one token alone, in a half of a block that has a form for it (`kernels.steps`), if
+    one was `met`."""
+    takes = getattr(vars(half).get("forward"), "takes", None)
+    if takes is None or not met:
+        return ""
+    return " (one token: in one call)" if takes(tap) else " (one token: by parts)"

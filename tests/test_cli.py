@@ -12,12 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import toys
 from toy_checkpoints import CONFIGS
 
 import gptoss_lab as lab
 from gptoss_lab import cli, generation, points
 from gptoss_lab.model import Cache
 from gptoss_lab.model.transformer import Block
+from gptoss_lab.weights import save
 from gptoss_lab.weights.saving import as_json, write_config
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
@@ -52,6 +54,22 @@ def test_generate_as_json_holds_ids_and_logprobs_that_join_to_the_text(capsys):
     assert told["prompt_tokens"] == len(lab.load("mini-oss").tokenizer.encode("¡Hola!"))
     assert told["decode_tokens"] == 5 and told["decode_tokens_per_second"] > 0
     assert told["peak_memory_bytes"] > 1e7
+
+
+def test_a_model_without_a_tokenizer_is_asked_in_ids(capsys, tmp_path):
+    config = toys.gpt_oss()
+    folder = str(save(toys.random_model(config), tmp_path / "toy"))
+    asked = ["--model", folder, "--prompt", "5, 17 3", "--max-tokens", "4", "--json"]
+    status, out, _ = answer(capsys, "generate", *asked)
+    run = lab.generate(lab.load(folder), [5, 17, 3], 4)
+    assert status == 0 and [one["id"] for one in json.loads(out)["tokens"]] == [one.id for one in run]
+    page, trace = tmp_path / "page.html", tmp_path / "trace.safetensors"
+    assert answer(capsys, "trace", "[5, 17, 3]", "--model", folder, "--out", str(trace))[0] == 0
+    assert lab.open_trace(trace).tokens.tolist() == [[5, 17, 3]]
+    assert answer(capsys, "explore", "5 17 3", "--model", folder, "--out", str(page))[0] == 0
+    assert page.is_file()
+    status, _, err = answer(capsys, "trace", "five", "--model", folder)
+    assert status == 2 and "give ids, as in [5, 17, 3]" in err
 
 
 def test_generate_stops_before_a_text(capsys):

@@ -3,6 +3,7 @@ stopped."""
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -185,6 +186,17 @@ def test_iterating_again_begins_with_what_was_made():
     assert run_.tokens == first
     assert [*run_][:1] == first
     assert len(run_.tokens) == 6
+
+
+def test_a_run_s_trace_is_made_once():
+    run_ = lab.generate(random_model(gpt_oss()), [1, 2], 4, keep="*")
+    assert run_.trace is run_.trace
+    assert run_.trace.tokens.shape == (1, 5)
+
+
+def test_the_order_of_arguments_is_that_of_the_documents():
+    order = ["model", "prompt", "max_tokens", "temperature", "seed", "stop", "keep", "edit"]
+    assert list(inspect.signature(lab.generate).parameters)[:8] == order
 
 
 def test_an_interrupted_run_keeps_what_was_made():

@@ -311,6 +311,7 @@ NAMES = [
     ("gpt-oss-20b", {}, True), ("gpt-oss-120b", {"dtype": "stored"}, True), ("small", {}, False),
     ("gpt-oss-20b", {"kernels": "exact"}, False), ("gpt-oss-20b", {"dtype": torch.float32}, False),
     ("gpt-oss-20b", {"dtype": torch.bfloat16}, False), ("small", {"kernels": "fast"}, True),
+    ("by its path", {}, True),
 ]  # fmt: skip
 
 
@@ -318,13 +319,13 @@ NAMES = [
 def test_the_large_models_are_fast_unless_asked_otherwise(
     published, monkeypatch, name, more, expected
 ) -> None:
-    """Under their names, for which a small model stands in here."""
+    """Under their names and by a path, as told by the config; a small model stands in for them here."""
     monkeypatch.setenv("GPTOSS_LAB_HOME", str(published.parent))
-    if name in NAMED:
-        monkeypatch.setitem(NAMED, name, load(published).config)
-    if not (published.parent / name).exists():
+    if name != "small":
+        monkeypatch.setitem(NAMED, "gpt-oss-20b" if name == "by its path" else name, load(published).config)
+    if name in NAMED and not (published.parent / name).exists():
         (published.parent / name).symlink_to(published)
-    model = load(name if name != "small" else published, **more)
+    model = load(name if name in NAMED else published, **more)
     assert arithmetic(model).startswith("fast") is expected
 
 

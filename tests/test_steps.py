@@ -180,6 +180,35 @@ def test_the_models_own_form_answers_where_the_kernels_cannot(published, why, mo
         assert {"norm", "q", "each"} <= set(taps[why].seen)
 
 
+KEPT = ("logits", "blocks.*.residual", "blocks.*.attention.out", "blocks.*.experts.norm",
+        "blocks.*.attention.norm", "blocks.1.experts.each", "blocks.2.attention.visible",
+        "blocks.0.attention.pattern", "*")  # fmt: skip
+
+
+def test_two_traces_that_tell_the_same_forms_have_the_same_bits(published) -> None:  # noqa: F811
+    model, found = fast(published), {}
+    edits = [None, {"blocks.0.residual": lambda value, here: value}, {"logits": lambda value, here: value}]
+    for keep in KEPT:
+        for edit in edits if keep == "logits" else edits[:1]:
+            trace = lab.generate(model, [1, 2, 3], 6, keep=[keep, "logits"], edit=edit).trace
+            assert trace is not None
+            found.setdefault(tuple(trace.source["forms"]), []).append(trace["logits"])
+    assert all(torch.equal(one, same[0]) for same in found.values() for one in same)
+    silent = found[(form_of := next(iter(found)))]
+    assert len(silent) == 5 and all("one token: in one call" in one for one in form_of)
+    assert sum("by parts" in one for forms in found for one in forms) > 5
+
+
+def test_an_edit_in_one_block_leaves_the_others_fast(published, monkeypatch) -> None:  # noqa: F811
+    edit = {"blocks.1.residual": lambda value, here: value}
+    with counted(monkeypatch) as calls:
+        run_ = lab.generate(fast(published), [1], 4, keep="logits", edit=edit)
+        assert run_.trace is not None and calls == {"attention": 4, "experts": 4}  # of one block in three
+    whole, parts = "(one token: in one call)", "(one token: by parts)"
+    assert [one.count(whole) for one in run_.trace.source["forms"]] == [2, 0, 2]
+    assert [one.count(parts) for one in run_.trace.source["forms"]] == [0, 2, 0]
+
+
 def test_weights_that_change_are_seen_in_place_or_replaced(published) -> None:  # noqa: F811
     model = fast(published)
     _, before = prompted(model, 2)

@@ -39,6 +39,21 @@ def test_watching_does_not_change_the_logits(model):
     assert torch.equal(lab.watch(model, tokens, keep="logits")["logits"], run(model, tokens))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_kept_is_its_own_it_holds_no_more_than_it_shows_and_changes_no_model(family):
+    model = random_model(FAMILIES[family]())
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    tokens = random_tokens(model.config)
+    trace, before = lab.watch(model, tokens), run(model, tokens)
+    storages = [value.untyped_storage() for value in trace.values.values()]
+    assert [one.nbytes() for one in storages] == [value.nbytes for value in trace.values.values()]
+    assert len({one.data_ptr() for one in storages}) == len(storages)
+    for value in trace.values.values():
+        value.fill_(1)
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+    assert torch.equal(run(model, tokens), before)
+
+
 def test_ids_may_be_a_list_and_labels_are_then_the_ids(model):
     trace = lab.watch(model, [5, 17, 3], keep="logits")
     assert trace.tokens.tolist() == [[5, 17, 3]]
@@ -140,6 +155,17 @@ def test_a_trace_says_where_it_came_from(model):
     assert trace.source["changes"] == {"window": "None"}
     assert trace.source["edits"] == ["blocks.1.experts.logits"]
     assert trace.caption == "toy-oss (toy, seed 0), float32; window=None; edited blocks.1.experts.logits"
+
+
+def test_the_caption_tells_products_and_arithmetic_where_they_are_not_the_plain_ones():
+    exact, narrow = (lab.load("mini-oss", dtype=dtype) for dtype in ("stored", torch.bfloat16))
+    captions = [lab.watch(one, [1], keep="logits").caption for one in (exact, narrow)]
+    assert captions[0].endswith("mxfp4 + bfloat16")
+    assert captions[1] == f"{captions[0]}, products in bfloat16"
+    fast = lab.load("mini-oss", kernels="fast")
+    trace = lab.watch(fast, [1], keep="logits")
+    arithmetic = trace.source["forms"][0].rsplit(", ", 1)[1]
+    assert arithmetic.startswith("fast (") and trace.caption == f"{captions[0]}, {arithmetic}"
 
 
 def test_the_form_told_is_the_form_that_ran(model):

@@ -44,7 +44,10 @@ def asks(tap: Tap, names: tuple[str, ...]) -> bool:
     tap of another kind sees everything that passes."""
     if tap is SILENT:
         return False
-    return type(tap) is not Recorder or bool(tap.edits) or any(map(tap.wants, names))
+    if type(tap) is not Recorder or any(map(tap.wants, names)):
+        return True
+    block = tap.prefix[: tap.prefix.find(".", len("blocks.")) + 1]  # "blocks.3." of "blocks.3.attention."
+    return any(name.startswith(block) for name in tap.edits)
 
 
 def like_gpt_oss(config: Config) -> bool:
@@ -116,9 +119,13 @@ class Step:
             self.made = lie, views
         return views
 
+    def takes(self, tap: Tap) -> bool:
+        """Whether it answers beside this tap, which stands in the module's room; a trace tells it."""
+        return not asks(tap, self.hidden)
+
     def usable(self, x: Tensor, tap: Tap) -> bool:
         """Whether this is one token, on the CPU, for which no gradient and nothing hidden is asked."""
-        if x.shape[:2] != (1, 1) or x.dtype != torch.float32 or asks(tap, self.hidden):
+        if x.shape[:2] != (1, 1) or x.dtype != torch.float32 or not self.takes(tap):
             return False
         return here(x, x) and not torch.compiler.is_compiling()
 
@@ -335,7 +342,7 @@ class TokenStep:
             views, table = self.weights()  # which stay as long as the kernel reads them
         if table is None or cache is None:
             return Transformer.forward(model, tokens, last, positions, cache, tap)
-        check(tokens, model.config)
+        check(tokens, model.config, last)
         if positions is None:
             positions = torch.full((1, 1), cache.tokens)
         tap = tap.at(positions=positions)

@@ -97,10 +97,10 @@ class Transformer(nn.Module):
         """Logits for the next token at every position, or at the `last` few alone: B T → B T V.
 
         positions: B T, −1 for padding (on the left); by default they follow what the cache has seen.
-        ValueError for tokens outside the vocabulary or positions outside a learned table or the cache.
+        ValueError for tokens outside the vocabulary, positions past a learned table or the cache, last < 0.
         """
         if not torch.compiler.is_compiling():
-            check(tokens, self.config)
+            check(tokens, self.config, last)
         if positions is None:
             start = 0 if cache is None else cache.tokens
             positions = (torch.arange(tokens.shape[1], device=self.device) + start).expand(tokens.shape)
@@ -146,11 +146,8 @@ class Transformer(nn.Module):
                     weight.fill_(1.0 if name.endswith("scale") else 0.0)
                 else:
                     onto_residual = name.endswith(("o.weight", "down.weight"))
-                    weight.normal_(
-                        0.0,
-                        0.02 / (math.sqrt(2 * config.n_layers) if onto_residual else 1.0),
-                        generator=generator,
-                    )
+                    spread = 0.02 / (math.sqrt(2 * config.n_layers) if onto_residual else 1.0)
+                    weight.normal_(0.0, spread, generator=generator)
         model.weights_from = f"random, seed {seed}"
         return model.eval()
 
@@ -204,8 +201,10 @@ def adopt(new: nn.Module, old: nn.Module, asked: str, within: str = "") -> None:
             setattr(new, seam, form)
 
 
-def check(tokens: Tensor, config: Config) -> None:
-    """ValueError for tokens that the embedding table does not have."""
+def check(tokens: Tensor, config: Config, last: int | None) -> None:
+    """ValueError for tokens that the embedding table does not have, or a `last` below 0."""
+    if last is not None and last < 0:
+        raise ValueError(f"last={last}; expected how many of the last positions, or None for all")
     if tokens.ndim != 2 or tokens.dtype != torch.int64:
         raise ValueError(f"tokens are {tuple(tokens.shape)} {tokens.dtype}; expected B T int64")
     if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < config.vocab_size):

@@ -54,7 +54,8 @@ def load(
                           CheckpointError for weights that could overflow even so
     kernels: "exact" (sums as torch makes them), or "fast": weights multiply as they are stored, an operation
         within a relative 1e-4 (see the room `kernels`); on a card MXFP4 alone does, through Triton. None:
-        "fast" for gpt-oss-20b and gpt-oss-120b on the CPU, with dtype None or "stored"; else "exact".
+        "fast" for what has the config of gpt-oss-20b or gpt-oss-120b, on the CPU, with dtype None or
+        "stored"; else "exact".
     memory_limit: bytes of the device. What takes more is refused before weights are read, with the
         arithmetic: the weights as held, the cache of one token, the work on it, and the program itself (see
         `cost.memory_parts`).
@@ -71,8 +72,8 @@ def load(
     if dtype is not None and (not isinstance(dtype, str | torch.dtype) or dtype not in PLANS):
         raise ValueError(f"dtype={dtype!r}; expected None, 'stored', torch.float32, bfloat16 or float16")
     name, folder = find(source)
-    fast = wants_fast(kernels, name, device, dtype)
     opened = open_checkpoint(folder, name)
+    fast = wants_fast(kernels, opened.config, device, dtype)
     if isinstance(source, str) and source in NAMED:
         check_named(opened)
     model = opened.model

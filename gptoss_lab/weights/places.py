@@ -34,11 +34,11 @@ def find(source: str | os.PathLike[str]) -> tuple[str, Path]:
 
     ValueError for an unknown name (with the nearest) or files that are not there (with the places looked at).
     """
+    shipped = [name for name in SHIPPED if (ASSETS / name / "config.json").is_file()]
     if isinstance(source, str) and source in SHIPPED:
-        if not (ASSETS / source / "config.json").is_file():
-            there = [name for name in SHIPPED if (ASSETS / name / "config.json").is_file()]
+        if source not in shipped:
             raise ValueError(
-                f"{source!r} is not shipped with this version; it has {', '.join(there) or 'no models'}"
+                f"{source!r} is not shipped with this version; it has {', '.join(shipped) or 'no models'}"
             )
         return source, ASSETS / source
     if isinstance(source, str) and source in REPOSITORIES:
@@ -55,7 +55,7 @@ def find(source: str | os.PathLike[str]) -> tuple[str, Path]:
             )
             raise CheckpointError(f"{folder}: no config.json here{inner}")
         return folder.resolve().name, folder
-    known = [*SHIPPED, *REPOSITORIES]
+    known = [*shipped, *REPOSITORIES]
     near = difflib.get_close_matches(str(source), known, n=1)
     raise ValueError(f"no model {str(source)!r}: neither a folder nor one of {', '.join(known)}."
                      + (f" Did you mean {near[0]!r}?" if near else ""))  # fmt: skip

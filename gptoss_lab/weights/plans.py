@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..config import Config
 from ..cost import PASS, human, memory_parts, pass_tokens, require_limit, require_memory, widens
 from ..model import Transformer, attend
 from ..model.attention import Attention
 from ..model.linear import Linear, Stack
-from .checkpoint import FLOATS, Checkpoint
+from .checkpoint import FLOATS, Checkpoint, unlike
 from .devices import memory, precision, usable
 from .mxfp4 import PackedStack
 
@@ -41,9 +42,10 @@ PLANS: dict[torch.dtype | str, Plan] = {
 
 
 def wants_fast(
-    kernels: str | None, name: str, device: torch.device, dtype: torch.dtype | str | None
+    kernels: str | None, config: Config, device: torch.device, dtype: torch.dtype | str | None
 ) -> bool:
-    """Whether fast kernels are to multiply; ValueError where they are asked for and cannot."""
+    """Whether fast kernels are to multiply, by default for the models of `FAST`, wherever their files lie;
+    ValueError where they are asked for and cannot."""
     if kernels not in (None, "exact", "fast"):
         raise ValueError(f"kernels={kernels!r}; expected 'exact', 'fast' or None")
     if kernels == "fast" and device.type == "cuda" and dtype != torch.float32:
@@ -55,7 +57,7 @@ def wants_fast(
     if kernels == "fast" and not can:
         raise ValueError(f"kernels='fast' multiplies weights as they are stored, on the CPU; device is "
                          f"{str(device)!r} and dtype {dtype!r}. Leave both out, or kernels.")  # fmt: skip
-    return can and (kernels == "fast" or kernels is None and name in FAST)
+    return can and (kernels == "fast" or kernels is None and any(not unlike(config, name) for name in FAST))
 
 
 def held_bytes(opened: Checkpoint, plan: Plan, table: bool = True) -> tuple[int, int]:
