@@ -29,7 +29,7 @@ from gptoss_lab.generation import generate
 from gptoss_lab.model import Transformer
 from gptoss_lab.training.corpus import Batches
 from gptoss_lab.training.ladder import ladder, recipe_for
-from gptoss_lab.training.ladder_tables import SPEED, speed_table
+from gptoss_lab.training.ladder_costs import SPEED, speed_table
 from gptoss_lab.training.live import byte_texts
 from gptoss_lab.training.objective import gradients, in_phase, optimizer_for
 from gptoss_lab.training.runs import machine

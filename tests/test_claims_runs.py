@@ -10,7 +10,7 @@ import pytest
 from gptoss_lab.study.claims import beyond, measured, of_experts, of_parts, of_runs, page, parts
 from gptoss_lab.study.claims.of_runs import decided, gains, little, nothing, slightly
 from gptoss_lab.study.claims.parts import FALSE, HOLDS, OPEN, PARTLY, UNSEEN
-from gptoss_lab.training import ladder_tables, shapes
+from gptoss_lab.training import ladder_costs, shapes
 from gptoss_lab.training.corpus import DOMAINS
 from gptoss_lab.training.ladder import (
     NUMBER,
@@ -151,7 +151,9 @@ def test_a_trial_waits_for_two_seeds_and_then_decides(number):
     assert verdict == (FALSE if number == "5b" else HOLDS) and all(place.lead.high < 0 for place in places)
     part = of_runs.part(number, "More.", told(number), two, "And so on.")
     assert part.verdict == verdict and part.found.count("−0.09") >= len(places)
-    assert part.precisely.endswith(f": {verdict}. And so on.")
+    better = of_runs.TRIALS[number].rule in (little, nothing)
+    assert part.precisely.endswith("And so on.") and f": {verdict}. " in part.precisely
+    assert ("for the better" in part.precisely) is better
     assert "It was −0.0999 bits per byte" in part.precisely
     unsure = pairs(number, [1.5, 1.9], [1.6, 1.6])
     part = of_runs.part(number, "", told(number), unsure, "And so on.")
@@ -185,7 +187,8 @@ def test_at_the_top_the_lead_is_with_the_change_less_without_it():
 @pytest.mark.parametrize(("verdicts", "verdict"), [
     ([HOLDS], HOLDS), ([OPEN], OPEN), ([HOLDS, HOLDS], HOLDS), ([UNSEEN, UNSEEN], UNSEEN),
     ([PARTLY, PARTLY], PARTLY), ([FALSE, FALSE], FALSE), ([HOLDS, UNSEEN], PARTLY), ([FALSE, HOLDS], PARTLY),
-    ([PARTLY, UNSEEN], PARTLY), ([HOLDS, PARTLY], PARTLY), ([UNSEEN, FALSE], UNSEEN),
+    ([PARTLY, UNSEEN], UNSEEN), ([HOLDS, PARTLY], PARTLY), ([UNSEEN, FALSE], UNSEEN),
+    ([PARTLY, FALSE], FALSE),
     ([HOLDS, OPEN], OPEN), ([OPEN, FALSE], OPEN), ([OPEN, OPEN], OPEN),
 ])
 def test_two_places_make_one_verdict(verdicts, verdict):
@@ -197,11 +200,13 @@ def test_a_place_that_says_otherwise_or_lacks_seeds_takes_the_verdict_back(numbe
     trial, better, worse = of_runs.TRIALS[number], ([1.5, 1.5], [1.6, 1.6]), ([1.6, 1.6], [1.5, 1.5])
     differ = pairs(number, *better, *worse)
     part = of_runs.part(number, "", told(number), differ)
-    assert decided(number, differ)[0] == part.verdict == PARTLY
     below, above = (trial.rule(between(*ends), 0.015) for ends in ((-0.1, -0.1), (0.1, 0.1)))
+    assert decided(number, differ)[0] == part.verdict == (PARTLY if below == HOLDS else FALSE)
+    gain = " By more than chance it is for the better: the step up the ladder."
     assert part.precisely == (
         f"The two places differ. The step up the ladder: It was −0.1000 bits per byte: {below}. "
         f"Left out at the top: It was +0.1000 bits per byte: {above}."
+        f"{gain if trial.rule in (little, nothing) else ''}"
     )
     lacks, wide = "2 seeds of both models are not in", "the interval reaches from −2.4412 to +2.6412"
     for top, undone, why in ([1.5], [1.6], lacks), ([1.5, 1.9], [1.6, 1.6], wide), ([], [], lacks):
@@ -211,6 +216,18 @@ def test_a_place_that_says_otherwise_or_lacks_seeds_takes_the_verdict_back(numbe
         assert part.precisely == (f"The step up the ladder alone would say “{below}”; left out at the top is "
                                   f"not decided ({why}).")  # fmt: skip
         assert "−0.1000" in part.found and "Left out at the top" in part.found
+
+
+def test_a_run_that_diverged_leaves_its_claim_open_and_is_told():
+    found = pairs("8b", [1.5, 1.5], [1.6, 1.6])
+    assert decided("8b", found)[0] == HOLDS
+    third = Entry(shapes.shape("qwen3-shaped"), 2, shapes.RATE, "").id({})
+    part = of_runs.part("8b", "", told("8b"), found | {third: {"diverged": "the loss is nan"}})
+    assert part.verdict == OPEN and "; 1 of the runs has diverged." in part.found
+    assert part.precisely == "These runs do not decide it: 1 of the runs has diverged."
+    lost = {name: {"diverged": "x"} for name in found if name.startswith("qwen3-shaped")}
+    part = of_runs.part("8b", "", told("8b"), found | lost)
+    assert part.verdict == OPEN and "no seed has both runs; 2 of the runs have diverged" in part.found
 
 
 def test_no_effect_in_one_place_and_the_opposite_in_the_other_is_not_seen():
@@ -223,7 +240,7 @@ def test_experts_at_the_rate_of_the_rung_below_are_told_and_decide_nothing():
     found = pairs("3b", [1.5, 1.5], [1.6, 1.6])
     part = of_runs.part("3b", "", told("3b"), found)
     pair = "“experts at the dense rate” less “sinks”"
-    assert f"{pair}: no seed has both runs yet" in part.found and of_experts.slowly(found) == ""
+    assert f"{pair}: no seed has both runs" in part.found and of_experts.slowly(found) == ""
     found |= found_with({"experts-slowly": [1.7, 1.7], "sinks": [1.6, 1.6]})
     part = of_runs.part("3b", "", told("3b"), found)
     assert part.verdict == HOLDS
@@ -271,7 +288,7 @@ def test_what_dropout_costs_is_told_where_it_was_measured():
     cost = "On 1 CPU thread a training step of “no dropout” is 2.00 (2.00 to 2.00) times as fast"
     assert cost in of_parts.paid(timed)
     assert of_parts.paid(None) == of_parts.paid(timed | {"training": {"gpt2": [1.0]}}) == ""
-    assert of_parts.paid(ladder_tables.speed()) in of_parts.dropout({})[0].found
+    assert of_parts.paid(ladder_costs.speed()) in of_parts.dropout({})[0].found
 
 
 def test_what_rounds_to_nothing_has_no_sign():
@@ -404,7 +421,7 @@ def test_rope_is_judged_on_dense_rungs_and_all_of_them():
     windows = "on 1 rung with windows +0.10 with plain RoPE and +0.20 with YaRN put on"
     assert f": {apart}; {windows}." in part.precisely
     assert "On “experts” (by 0.10) YaRN makes what lies beyond worse" in part.precisely
-    assert part.precisely.endswith("changes the loss by 0.00 to +0.10.")
+    assert part.precisely.endswith("changes the loss within the trained length by 0.00 to +0.10.")
     no_worse = beyond.part(dense(swiglu=early(1.6, 1.5, 1.5)), "Pairs.")
     assert no_worse.verdict == OPEN and "do not agree" in no_worse.precisely  # rungs that differ
     half = beyond.part(dense(swiglu=early(1.6, 2.6, 2.2)), "Pairs.")
@@ -426,7 +443,10 @@ def test_every_dense_rung_needs_two_seeds(name):
 
 
 def test_the_verdict_on_some_rungs():
-    one = lambda within, far, yarn: beyond.Reach("rope", 1, within, far, yarn, within)
+    run = lambda within, far, yarn: beyond.Seen(within, far, yarn, within)
+    one = lambda *seen: beyond.Reach(*seen, seen[0], "rope", (run(*seen),))
+    two = beyond.Reach(1.5, 2.2, 1.7, 1.5, "rope", (run(1.5, 3.0, 1.7), run(1.5, 1.4, 1.7)))
+    assert beyond.judged([two]) == OPEN  # its seeds differ, whatever their mean says
     assert beyond.judged([one(1.5, 3.0, 1.7)]) == PARTLY and beyond.judged([one(1.5, 1.5, 1.7)]) == HOLDS
     assert beyond.judged([one(1.5, 3.0, 2.4)]) == UNSEEN and beyond.judged([]) == OPEN
     assert beyond.judged([one(1.5, 1.6, 1.7)]) == UNSEEN and beyond.judged([one(1.5, 1.6, 1.7)], 0.2) == HOLDS

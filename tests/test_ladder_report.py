@@ -12,9 +12,11 @@ import made_results
 import pytest
 
 from gptoss_lab.cost import bytes_per_token
+from gptoss_lab.training import ladder_numbers as numbers
 from gptoss_lab.training import ladder_report, ladder_tables
 from gptoss_lab.training.corpus import DOMAINS
 from gptoss_lab.training.ladder import RATES, ladder, plan, rung, title_of, without
+from gptoss_lab.training.ladder_costs import noise, ratio, speed_table
 from gptoss_lab.training.ladder_numbers import (
     Difference,
     Row,
@@ -32,13 +34,16 @@ from gptoss_lab.training.ladder_report import report
 from gptoss_lab.training.ladder_tables import (
     compared,
     compared_rows,
+    details_table,
     domains_table,
+    falls,
+    in_words,
     level,
-    ratio,
-    speed_table,
+    ranges,
     spikes,
 )
 from gptoss_lab.training.queue import results, score
+from gptoss_lab.training.scatter import LATE, Pool, student
 
 
 def result(*near: float) -> dict[str, Any]:
@@ -104,8 +109,10 @@ def test_a_step_of_the_rate_is_told_beside_the_step_of_the_ladder():
     own, there = (score(found[f"swiglu.seed0.lr{rate:g}"]) for rate in (slow, fast))
     assert f"“clamped SwiGLU” loses {there - own:.3f} at 0.016" in told["step"]
     assert "“MXFP4 experts” loses 0.250 at 0.008" in told["step"]
-    assert told["values"].endswith("of “clamped SwiGLU” is 12 and 77 at the two.")
+    assert told["values"].endswith("of “clamped SwiGLU” is 12 at 0.008 and 77 at 0.016.")
     assert ladder_tables.by_rate(plan(), {}) == {"step": "", "values": ""}
+    found[f"mxfp4.seed0.lr{RATES[5]:g}"] = result(1.0, 1.0)  # a rate that the other anchor was not asked for
+    assert ladder_tables.by_rate(plan(), found) == {"step": "", "values": ""}
 
 
 def test_differences_are_told_by_domain_and_in_long_windows():
@@ -167,7 +174,7 @@ def test_every_model_of_the_plan_has_a_title_of_its_own():
 
 
 def test_one_seed_has_no_interval_over_seeds_and_no_verdict():
-    less = difference({0: result(2.0, 2.1)}, {0: result(2.1, 2.2)})
+    less = difference({0: result(2.0, 2.1)}, {0: result(2.1, 2.2)}, Pool())
     assert less is not None and less.significant is None
     assert compared(less).split(" | ")[:2] == ["−0.1000", "–"]
     assert str(less).startswith("−0.100 with one seed") and str(less).endswith("no verdict yet")
@@ -217,8 +224,82 @@ def test_a_run_that_diverged_is_counted_and_compared_with_nothing():
     lost = {"diverged": "the loss is nan at step 3"}
     assert level({0: result(2.0, 2.2), 1: lost}) == "2.1000 | 1, 1 diverged"
     assert level({0: lost}) == "– | 0, 1 diverged"
-    assert difference({0: lost}, {0: result(2.0, 2.2)}) is None
+    assert difference({0: lost}, {0: result(2.0, 2.2)}, Pool()) is None
+    said = in_words([Row("a", "A", rung("rope"), {0: lost}, {0: result(2.0, 2.2)}),
+                     Row("b", "B", rung("rope"), {}, {0: result(2.0, 2.2)})])  # fmt: skip
+    assert said == ["- A: no pair of runs ended, 1 diverged.", "- B: not enough runs yet."]
     assert compared(None) == "– | – | –"
+
+
+@pytest.mark.parametrize(("df", "t"), [
+    (1, 12.706), (2, 4.303), (5, 2.571), (6, 2.447), (10, 2.228), (30, 2.042),
+])  # fmt: skip
+def test_student_s_t_is_that_of_the_tables(df, t):
+    assert student(df) == pytest.approx(t, rel=1e-3)
+
+
+def runs_with(bits: dict[str, list[float]]) -> dict[str, dict[int, dict[str, Any]]]:
+    """Runs of models with these bits per byte, by seed; their windows agree."""
+    return {name: {seed: result(x - 1, x + 1) | {"config": {"name": name, "d_ff": n}}
+                   for seed, x in enumerate(each)}
+            for n, (name, each) in enumerate(bits.items())}  # fmt: skip
+
+
+def test_chance_is_what_neither_model_nor_seed_explains():
+    runs = runs_with({"a": [2.0, 2.1, 2.3], "b": [1.0, 1.1, 1.3], "c": [1.5, 1.6]})
+    sd, df = Pool(runs).scatter() or (9.0, 0)
+    assert sd < 1e-9 and df == 8 - 3 - 3 + 1
+    apart = Pool(runs_with({"a": [2.0, 2.1], "b": [2.0, 2.0]}))
+    assert apart.scatter() == pytest.approx((0.05, 1)) and Pool().scatter() is None  # ± 0.025 in four runs
+    assert apart.chance()["a"] == pytest.approx([-0.025, 0.025])
+    less = difference(apart.runs["a"], apart.runs["b"], apart)
+    assert less is not None and less.over_seeds == pytest.approx(12.706 * 0.05)
+
+
+def test_a_pool_calls_one_in_twenty_changes_that_do_nothing_significant():
+    dice, called = random.Random(1), 0
+    for _ in range(300):
+        seeds = [dice.gauss(2.0, 0.1) for _ in range(2)]
+        pool = Pool(runs_with({name: [x + dice.gauss(0, 0.02) for x in seeds] for name in "abcdefgh"}))
+        less = difference(pool.runs["a"], pool.runs["b"], pool)
+        assert less is not None
+        called += bool(less.significant)
+    assert 0.02 < called / 300 < 0.09
+
+
+def test_models_outside_the_pool_and_twins_are_judged_by_themselves():
+    pool = Pool(runs_with({"a": [2.0, 2.1], "b": [2.0, 2.0], "c": [3.0, 3.3]}))
+    outside = runs_with({"z": [2.0, 2.1]})["z"]
+    assert pool.tells(pool.runs["a"], pool.runs["b"]) and not pool.tells(pool.runs["a"], outside)
+    assert not pool.tells({}, pool.runs["a"])
+    found = all_in()
+    alike = numbers.pool(plan(), found)
+    assert {"rope", "mxfp4", "without-yarn", "swish", "qwen3-shaped"} <= alike.runs.keys()
+    assert not alike.runs.keys() & {"gpt2", "without-rope", "mxfp4-2-layers", "repeated"}
+    told = {row.name: row.less.scatter for row in numbers.rungs(plan(), found)[1:]}
+    assert [name for name, scatter in told.items() if scatter is None] == ["no-dropout", "rmsnorm", "rope",
+                                                                          "yarn", "mxfp4"]  # fmt: skip
+    assert "yarn" in LATE and len(set(told.values())) == 2
+
+
+def test_how_far_seeds_lie_apart_is_told_beside_a_table():
+    row = Row("a", "A", rung("rope"), {0: {"balance": 1.0}, 1: {"balance": 1.5}})
+    columns = {"x": lambda one: one.mean("balance"), "y": lambda one: 2.0}
+    assert details_table([row], columns)[-1] == "| A | 1.250 | 2.000 |"
+    said = "Seeds of one number lie 0.250 apart in the median, and 0.500 at most (“A”, x)."
+    assert ranges([row], columns) == said and ranges([], columns) == ""
+
+
+def test_how_the_first_rungs_fall_along_a_window_is_told_in_numbers():
+    made = {0: {"nats_by_position": {"far": {"32-63": 2.0, "128-255": 1.75}}}}
+    rows = [Row("a", "A", rung("rope"), made), Row("b", "B", rung("rope"), {})]
+    assert falls(rows) == "“A” −0.250" and falls([]) == "–"
+
+
+def test_the_shapes_are_on_the_page_at_both_rates():
+    page = report(all_in())
+    for rate in ("0.016", "0.008"):
+        assert f"| qwen3-shaped | {rate} | " in page and f"less “gpt-oss-shaped” at {rate}: " in page
 
 
 def test_results_count_only_at_the_rate_that_was_taken():
@@ -247,11 +328,16 @@ def test_ratios_are_taken_round_by_round():
     lines = speed_table(timed)
     assert "| GPT-2 | 25 | 1 | 8 | 1 |" in lines
     assert "| RoPE | 50 | 2.00 (2.00 to 2.00) | 4 | 0.50 (0.50 to 0.50) |" in lines
+    timed["decoding"]["no-dropout"] = [1.0, 0.8, 0.5]
+    alike = "decoding by “no dropout” 1.25 (1.00 to 2.00) times as fast as by “GPT-2”"
+    assert noise(timed) == f"Rungs that compute the very same tell how sure that is: {alike}."
+    assert noise(None) == ""
     assert "| sinks | – | – | – | – |" in lines and "| sinks | – | – | – | – |" in speed_table(None)
 
 
 def test_of_a_table_of_positions_one_row_is_read_and_none_multiplied():
     first, rope = ladder()[0], rung("rope")
+    assert bytes_read(rung("untied")) == bytes_read(rung("experts")) + 2 * first.d_model  # a row
     assert bytes_read(rope) == sum(bytes_per_token(rope).values())
     table = 2 * first.context * first.d_model
     assert bytes_read(first) == sum(bytes_per_token(first).values()) - table + 2 * first.d_model

@@ -168,8 +168,9 @@ def storing(log: Mapping[str, Any], config: Config) -> str:
     head = ["", *(f"{way}, {c}" for c in contexts for way in ("as trained", "as stored"))]
     what = "experts in MXFP4, the rest in " if config.stored_experts == "mxfp4" else "in "
     return (
-        f"**What storing costs** ({what}{config.stored}), measured when the model was published: in the mean "
-        f"{number(trained, 4)} bits per byte before and {number(kept, 4)} after, "
+        f"**What storing costs** ({what}{config.stored}), measured when the model was published: in the mean"
+        f"{' over both lengths of window' * (len(contexts) > 1)} {number(trained, 4)} bits per byte before "
+        f"and {number(kept, 4)} after, "
         f"{signed_share(kept / trained)}; "
         f"the largest change of any domain is {number(worst, 4)}.\n\n{table(head, rows)}"
     )

@@ -57,10 +57,11 @@ def sums(found: Mapping[str, Any]) -> str:
     worked = (f"It answers {listed(able)} that it has not seen rightly more often than not." if able else
               "Of no kind does it answer most of those that it has not seen.")  # fmt: skip
     recall = (f" {listed(differ).capitalize()} that it has seen it knows better." if differ else
-              " Lines that it has seen it answers no better: it has not learned them by heart.")  # fmt: skip
+              " That it answers lines it has seen better cannot be told from chance.")  # fmt: skip
     return (
         "Lines of held-out arithmetic answered rightly to the last sign at temperature 0, after the lines "
-        "before "
-        "them; 95 % intervals (Wilson). Most held-out lines also stand in the training text.\n\n"
+        "before them; 95 % intervals (Wilson). Most held-out lines also stand in the training text; “not "
+        "seen” is a line that does not, though the same numbers the other way round may. (A sum that stands "
+        "alone, without lines before it, is often answered wrongly: see the samples.)\n\n"
         f"{table(['', 'seen in training', 'not seen'], rows)}\n\n{worked}{recall}"
     )

@@ -41,7 +41,7 @@ def findings(found: Mapping[str, Any]) -> list[tuple[str, bool]]:
         told.append(("experts that go by the kind of token",
                      any(of_experts.beyond(kind, n) for n in range(len(kind["bits"])))))  # fmt: skip
     every = found["written"]["sums"]["sums"]["new"]
-    told.append(("sums worked out", every["low"] >= of_writing.KNOWS))
+    told.append(("sums worked out, after lines of sums", every["low"] >= of_writing.KNOWS))
     return told
 
 
@@ -108,7 +108,7 @@ def table_of(found: Found) -> str:
             add("an expert tells of the domain, bits", "has none")
             add("experts on the parallel verses go", "has none")
         every = one["written"]["sums"]["sums"]["new"]
-        add("sums not seen in training, answered rightly", of_writing.percent(every))
+        add("sums not seen in training, after lines of sums, answered rightly", of_writing.percent(every))
     return table(["", *found], [[name, *cells] for name, cells in lines.items()])
 
 

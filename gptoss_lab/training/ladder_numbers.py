@@ -1,12 +1,12 @@
 """What the ladder's results say: levels, differences and how sure they are, from the results that are in.
 
 Two models are compared seed by seed: runs of one seed read the same bytes in the same order and are measured
-on the same held-out windows. The mean of the differences stands beside its 95 % confidence interval, from
-Student's t over the seeds, which all share the windows. One seed has no such interval. What the choice of
-windows leaves uncertain, for these very models, is the other part; both together are √(seeds² + windows²).
+on the same held-out windows. The mean of the differences stands beside its 95 % confidence interval over
+seeds; one seed has none. What the choice of windows leaves uncertain, for these very models, is the other
+part; both together are √(seeds² + windows²). A difference is called significant if it is larger than that.
 
-A difference is called significant if it is larger than that. Of twenty differences that are none, about one
-is called significant by chance.
+How far seeds scatter all models that are alike tell together (`scatter.Pool`); where one of the two is
+outside the pool the interval is Student's, from its own differences alone.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from typing import Any
 from ..config import Config
 from ..cost import active_parameters, bytes_per_token, flop_per_token, parameters
 from .corpus import DOMAINS
-from .ladder import LONG, NUMBER, RUNGS, TOP, Entry, ladder, multiplied, rung, title_of, without
+from .ladder import LAYERS, LONG, NUMBER, RUNGS, TOP, Entry, ladder, multiplied, rung, title_of, without
 from .outcome import EDGES
 from .queue import best_rates, score, waiting
+from .scatter import Pool, Runs, interval, student
 
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % of t, by the number of values
 OVERLAP = max(edge for edge in EDGES if edge < LONG)    # where the longest windows are told from
 Found = Mapping[str, Mapping[str, Any]]
-Runs = Mapping[int, Mapping[str, Any]]  # results of one config, by seed
 
 
 def runs_of(config: Config, entries: list[Entry], found: Found) -> dict[int, Mapping[str, Any]]:
@@ -46,11 +45,21 @@ def ended(runs: Runs) -> dict[int, Mapping[str, Any]]:
     return {seed: run for seed, run in runs.items() if "diverged" not in run}
 
 
-def interval(values: list[float]) -> float | None:
-    """Half the width of the 95 % confidence interval of their mean; None for one value alone."""
-    if len(values) < 2:
-        return None
-    return STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+def pool(entries: list[Entry], found: Found) -> Pool:
+    """The models with RoPE and six layers that read all of the text, at the rate that they are judged at."""
+    kept = {}
+    for entry in entries:
+        config = entry.config
+        if config.positions != "rope" or config.n_layers != LAYERS or entry.read is not None:
+            continue
+        if config.name in kept or entry.purpose == "learning rate":
+            continue
+        runs = ended(runs_of(config, entries, found) if isinstance(entry.rate, str) else
+                     {one.seed: found[one.id({})] for one in entries
+                      if (one.config, one.rate) == (config, entry.rate) and one.id({}) in found})  # fmt: skip
+        if len(runs) > 1:
+            kept[config.name] = runs
+    return Pool(kept)
 
 
 def over_windows(
@@ -70,11 +79,12 @@ def over_windows(
 @dataclass(frozen=True)
 class Difference:
     """Ours less theirs in bits per byte, negative is better: `each` seed's, half the interval that `windows`
-    leave open, and the `level` of theirs."""
+    leave open, the `level` of theirs, and the `scatter` of a pool that both are in: sd and df."""
 
     each: tuple[float, ...]
     windows: float
     level: float = math.nan
+    scatter: tuple[float, int] | None = None
 
     @property
     def mean(self) -> float:
@@ -84,7 +94,10 @@ class Difference:
     @property
     def over_seeds(self) -> float | None:
         """Half the 95 % interval over seeds; None for one seed."""
-        return interval(list(self.each))
+        if len(self.each) < 2 or self.scatter is None:
+            return interval(list(self.each))
+        sd, df = self.scatter
+        return student(df) * sd * math.sqrt(2 / len(self.each))
 
     @property
     def within(self) -> float:
@@ -128,32 +141,39 @@ def signed(x: float, digits: int = 3) -> str:
 
 
 def difference(
-    ours: Runs, theirs: Runs, windows: str = "near", domain: str | None = None
+    ours: Runs, theirs: Runs, alike: Pool, windows: str = "near", domain: str | None = None
 ) -> Difference | None:
     """Ours less theirs, over the seeds that both have and that did not diverge; None where there is none.
-    windows: `near` or `far`; domain: of one alone."""
+    alike: the pool; windows: `near` or `far`; domain: of one alone."""
     seeds = sorted(ended(ours).keys() & ended(theirs).keys())
     if not seeds:
         return None
     scores = [[score(runs[seed], windows, domain) for seed in seeds] for runs in (ours, theirs)]
     each = tuple(a - b for a, b in zip(*scores))
-    return Difference(each, over_windows(ours, theirs, seeds, windows, domain), statistics.fmean(scores[1]))
+    scatter = alike.scatter(windows, domain) if alike.tells(ours, theirs) else None
+    left_open = over_windows(ours, theirs, seeds, windows, domain)
+    return Difference(each, left_open, statistics.fmean(scores[1]), scatter)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model of the ladder, its runs by seed, and those of the one it is compared with, if any."""
+    """A model of the ladder, its runs by seed, those of the one it is compared with, if any, and the pool."""
 
     name: str
     title: str
     config: Config
     runs: Runs
     against: Runs = field(default_factory=dict)
+    alike: Pool = field(default_factory=Pool)
+
+    def differs(self, windows: str = "near", domain: str | None = None) -> Difference | None:
+        """How it differs, in windows of 256 (`near`) or 1,024 (`far`), or in one domain."""
+        return difference(self.runs, self.against, self.alike, windows, domain)
 
     @property
     def less(self) -> Difference | None:
         """How it differs, in windows of 256."""
-        return difference(self.runs, self.against)
+        return self.differs()
 
     @property
     def levels(self) -> list[float]:
@@ -176,18 +196,19 @@ class Row:
 def rungs(entries: list[Entry], found: Found) -> list[Row]:
     """Every rung, less the one below."""
     rows: list[Row] = []
+    alike = pool(entries, found)
     for step, config in zip(RUNGS, ladder()):
         runs = runs_of(config, entries, found)
-        rows.append(Row(step.name, step.title, config, runs, rows[-1].runs if rows else {}))
+        rows.append(Row(step.name, step.title, config, runs, rows[-1].runs if rows else {}, alike))
     return rows
 
 
 def left_out(entries: list[Entry], found: Found) -> list[Row]:
     """The top without each change in turn, less the top."""
-    top, rows = runs_of(rung(TOP), entries, found), []
+    top, rows, alike = runs_of(rung(TOP), entries, found), [], pool(entries, found)
     for step in RUNGS[1 : NUMBER[TOP] + 1]:
         runs = runs_of(without(step.name), entries, found)
-        rows.append(Row(step.name, step.undone, without(step.name), runs, top))
+        rows.append(Row(step.name, step.undone, without(step.name), runs, top, alike))
     return rows
 
 
@@ -238,9 +259,11 @@ def flop(config: Config, context: int = 1024) -> int:
 
 
 def bytes_read(config: Config) -> int:
-    """Weight bytes that decoding one byte reads, as they would be stored; of a table of positions one row."""
-    table = looked_up(config) * {"float32": 4, "bfloat16": 2}[config.stored]
-    return sum(bytes_per_token(config).values()) - table + table // config.context
+    """Weight bytes that decoding one byte reads, as they would be stored; of a table of positions one row,
+    and of an embedding that is not the read-out too."""
+    width = {"float32": 4, "bfloat16": 2}[config.stored]
+    table, row = looked_up(config) * width, config.d_model * width
+    return sum(bytes_per_token(config).values()) - table + table // config.context + row * (not config.tied)
 
 
 def size_of(row: Row) -> int:

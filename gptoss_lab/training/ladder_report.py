@@ -11,256 +11,43 @@ from pathlib import Path
 
 from ..files import whole
 from .corpus import DOMAINS
-from .ladder import NUMBER, REPEATED, RUNGS, STEPS, TOP, Entry, plan
-from .ladder_numbers import Found, left_out, progress, rungs
-from .ladder_tables import (
+from .ladder import BATCH, NUMBER, REPEATED, RUNGS, SHORT, STEPS, TOP, Entry, plan
+from .ladder_beside import (
     ASIDE,
+    SIZES,
+    others_table,
+    pairs_in_words,
+    shapes_in_words,
+    shapes_table,
+)  # fmt: skip
+from .ladder_costs import costs_table, noise, speed, speed_table
+from .ladder_numbers import Found, left_out, progress, rungs
+from .ladder_page import MEASURE, PAGE, SHUFFLED
+from .ladder_tables import (
     BEYOND_COLUMNS,
     DOMAIN_COLUMNS,
     POSITION_COLUMNS,
     ROUTED,
     ROUTER_COLUMNS,
-    SIZES,
     TRAINING_COLUMNS,
+    beside_bigrams,
     by_rate,
     changes_table,
-    costs_table,
     details_table,
     domains_table,
+    falls,
     in_words,
     left_out_table,
     lookback_tables,
-    others_table,
-    pairs_in_words,
+    ranges,
     rates_table,
     rungs_table,
-    speed,
-    speed_table,
+    scatter_in_words,
     untaught_columns,
 )  # fmt: skip
 from .queue import RESULTS, results
 
-PAGE = """# The ladder: from GPT-2 to gpt-oss, one change at a time
-
-    gptoss-lab train ladder --threads 1    # every run, resumable; --plan tells the hours
-    make ladder                            # this page, claims.md and notebooks 07 to 09, from the results
-
-Ctrl-C saves, and the same command goes on. While there is a file `pause` in the queue's folder
-(`runs/ladder`) no step begins. The page alone: `python -m gptoss_lab.training.ladder_report docs/ladder.md`.
-
-{state}
-
-## What is compared
-
-Every rung is a config that differs from the one below by one named change. So that the change is all
-there is to it, the width of the MLP or of the experts is then chosen anew: on every rung a byte is
-multiplied with as many parameters as on the first, within 3.5 % (a row of a table that is looked up is
-not counted). From the experts on it is 3 % less than on the first: MXFP4 packs widths in steps of 32.
-
-The first rung has 6 layers of width 64, 4 heads of 16 channels and an MLP of 256:
-
-{changes}
-
-All runs of one seed, but for two models beside the ladder, read the same bytes in the same order: {tokens:,}
-of them in {steps:,} steps, nine tenths of the steps 8 windows of 256, the last tenth 2 windows of 1,024, with
-YaRN and MXFP4's rounding on where the rung has them. AdamW, 100 steps of warm-up, then in a straight line to
-zero; weight decay 0.1 on matrices, gradients clipped at 1; the balance term, which spreads bytes over
-experts, weighs 0.01. The vocabulary is 256 bytes and an end. The corpora are the package's, each drawn from
-as often as the others. (A seed decides
-the weights at the start, the bytes and their order, and dropout.)
-
-The learning rate is searched for at three anchors, with one seed each, on one grid that goes on to the next
-rate where the best is at its end; a rung takes the rate of the last anchor at or below it, and the rungs
-from the experts on that of the last rung. The best is told by the held-out windows that rungs are then judged
-on, with seed 0: anchors have that small advantage. What a change would do at a rate of its own was not asked.
-
-Bits per byte are means over six kinds of held-out text, in windows of 256 bytes, 64 of each kind; “at 1,024”
-in windows of 1,024, 16 of each kind. A level is the mean of all seeds that are in, a difference of those
-that both rows have, so that with different numbers of seeds it is not the difference of the two levels.
-Differences are taken seed by seed on the same windows; negative is better. “95 % over seeds” is
-Student's interval of their mean: with few seeds it is wide, and with one there is none. “Over windows”
-is what the choice of windows alone leaves open for these very models: it says nothing of another seed. Both
-together, √(seeds² + windows²), is what one ± alone means.
-
-How much chance there is in one run: the last rung with seed 0 was made twice, and the program's training step
-had been rewritten in between. The two part in the fifth digit within 45 steps, and came to 2.2578 and 2.2329
-(the one that is kept).
-
-A difference is called significant if it is larger than both together. Each comparison is judged by
-itself: of twenty changes that do nothing, about one would be called significant. And a change is judged at
-this size and after these {millions:.0f} million bytes, no more.
-
-## Learning rates
-
-{rates}
-
-![Bits per byte over the peak rate, for the three anchors](pictures/ladder_rates.png)
-
-{same_rate}
-
-## The rungs
-
-{rungs}
-
-{rungs_said}
-
-![Every rung's level, and its difference to the row before](pictures/ladder_differences.png)
-
-By domain, bits per byte, and what each row has less than the one before (± both intervals together; over
-windows alone where there is one seed):
-
-{domains}
-
-{domains_less}
-
-By position, nats a byte, in windows of 1,024 (means over 16 windows of each kind; no interval):
-
-{positions}
-
-In windows of 2,048, longer than any that was trained on. These are 4 of each kind and other text, so that
-their first column, and not the table above, is what the others must be compared with:
-
-{beyond}
-
-![Loss by position, a line a rung](pictures/ladder_positions.png)
-
-Before the long phase, when no window had been longer than 256: the same weights with plain RoPE and with
-YaRN, neither of which they had met beyond 256 (a table of positions has no rows there that were trained). Up
-to then a rung with YaRN and the same without it are one and the same run. Means over 4 windows of each kind:
-
-{untaught}
-
-## Why the first rungs stay where they are
-
-At this budget GPT-2's rung, which has a table of positions, stops at a loss that a rung with RoPE passes
-early on. If it has not learned to look one byte back, three things must follow, for it and for the rungs
-between it and RoPE.
-
-**Does it know more than a table of bigrams?** This is a table of which byte follows which, made of all the
-training text of the domain that it is then asked about. It sees one byte, and is told the kind of text.
-Beside it the rungs, in bits per byte (all lines of arithmetic have one form, which a table of bigrams does
-not know):
-
-{bigrams}
-
-**Does its loss fall along the window?** (See “by position”.) Where it does not, beyond the first bytes, which
-tell the kind of text, what came earlier is of no use to it.
-
-**Does it mind when earlier bytes are shuffled?** {lookback}
-
-To look one byte back, a head with learned positions must find out for every place which row of the table
-belongs to the place before: hundreds of separate pairs. With RoPE a distance is one and the same rotation
-everywhere, so that what is learned at one place holds at all. How much longer a table of positions would
-take is not measured here; that it can be learned is no question, GPT-2 itself has such heads. So the step at
-RoPE says how fast a position is learned, and not what RoPE would be worth at the end of a long training.
-Below it, changes are judged on models that make little use of their attention: dropout and the norm may
-matter differently above. (Hence “one left out”.)
-
-![Training loss of the rungs, and the level of the table of bigrams](pictures/ladder_curves.png)
-
-## How training went
-
-Spikes: steps whose loss lay more than six median distances above the fifty before; apart from them those in
-the 25 steps after the windows became longer. (All rungs read the same batches: spikes at the same step in
-several are one odd batch.) Values: of the residual, on held-out text.{values_by_rate} Means over seeds,
-without an interval.
-
-{training}
-
-![Spikes of every run, and the largest value of the residual by layer](pictures/ladder_stability.png)
-
-## The router
-
-The balance term over the last hundred steps (1: even); how even the shares of the experts are over
-held-out text (their entropy, over that of an even spread); how many bits an expert's number tells of the
-domain (at most 2.58). A layer that would tell the domain is one whose experts specialise. Choices that had
-nothing to do with it would show 0.001 to 0.002 bits if bytes were independent, and more since those of a
-window are alike; no shuffled labels were measured here (the model card has them, for mini-oss).
-
-{router}
-
-![Evenness and bits about the domain, layer by layer](pictures/ladder_router.png)
-
-## One left out
-
-The order of the rungs matters, so each change is also undone at the top. (The top is here the rung
-before MXFP4, whose steps of 32 are too coarse to match. Without RoPE there is no YaRN to keep.) A positive
-difference says that the change is missed. Two seeds, and three where a claim of claims.md asks: with two
-Student's interval is 12.7 times their distance to their mean, so that only large differences can be
-significant. All are trained at the top's rate, but for the
-model without experts, which takes the dense anchor's. What learned positions would do at another rate was not
-asked.
-
-{left_out}
-
-{left_out_said}
-
-![Each change left out of the top, with both intervals](pictures/ladder_left_out.png)
-
-## Other sizes, other numbers of experts, equal totals
-
-The first and the last rung with 2 and 12 layers. K of E experts, with a token's work kept. And the
-smaller side of a change that makes a model larger or smaller in all, widened until both have as many
-parameters. (Untied embeddings add 16,448 parameters too, 1.7 %; for them there is no second matching.) All
-take the rate of their kind of model with 6 layers and 8 experts, and have two seeds.
-
-{others}
-
-{others_said}
-
-![Bits per byte over FLOP, for three sizes](pictures/ladder_costs.png)
-
-![Bits per byte over parameters in all, for other numbers of experts](pictures/ladder_experts.png)
-
-## Beside the ladder
-
-Three questions that no rung answers. How much of the step at “experts” is the rate: the same rung at the rate
-of the one below it. Whether Swish does as well as GELU, both without a gate: the last rung with GELU, with
-Swish in its place. And what dropout is worth where text is read over and over: “{top}” without and with
-GPT-2's dropout, each of which reads the first {repeated:,} bytes of every corpus and nothing else, each byte
-{times} times on average.
-
-{asides}
-
-{asides_said}
-
-## What a rung costs
-
-From the config alone. FLOP with 1,024 bytes in view; weight bytes that are read to decode one byte, as they
-would be stored (bfloat16, and MXFP4 on the last rung); the cache in bfloat16 bytes. GPT-2's table of
-positions ends at 1,024.
-
-{costs}
-
-Measured side by side, every rung in turn in each of {rounds} rounds, with {threads} thread
-(`python benchmarks/ladder_speed.py`): a step of training as a run has them, and decoding 64 bytes after 64
-with float32 weights. Ratios are medians over the rounds; in brackets the middle half of the rounds. At this
-size a step is many small operations, and what costs time is their number more than their size. (Dropout in
-the pattern wants the pattern itself; the rungs without it are trained with a fused form of attention.)
-
-{speed}
-
-## What a result holds
-
-One JSON file a run, in `gptoss_lab/assets/results/ladder`, written by the queue and never by hand.
-`curve`: the training loss, means of `steps` steps, nats a byte. `windows` and `bits_per_byte`: held-out
-text in windows of 256 (`near`) and 1,024 bytes (`far`). `nats_by_position`: the same by position, and
-`beyond` in windows of 2,048, longer than any that was trained on, where there is no table of positions.
-`untaught`: by position before the long windows began, with plain RoPE and with YaRN. `activations`: the
-residual after each layer, its largest value and its root mean square. `spikes`: the steps. `balance`: the
-balance term over the last hundred steps. `router`: for each layer how even the experts' shares are, and how
-many bits an expert's number tells of the domain. `seconds`: wall time of the training, on a machine that did
-other things too; it is no benchmark. Beside the folder: `ladder_speed.json`, and `ladder_lookback.json` from
-`python -m gptoss_lab.training.lookback`.
-"""
-
-
-MEASURE = "`python -m gptoss_lab.training.lookback gpt2 rope`"
-SHUFFLED = """The queue keeps no weights, so a rung was trained again, alike, and asked for a
-byte (bits, over held-out windows) after all that stood before it; after the same with every byte but the
-last in a random order; and after the last byte alone. Last column: of all heads, the largest share of
-attention that goes to the byte just before the query's own, on average. Shuffling costs whoever looks back
-to a place, and nobody else."""
+READ = STEPS * BATCH * SHORT  # bytes that a run reads
 
 
 def shuffled(table: list[str]) -> list[str]:
@@ -273,6 +60,7 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
     entries = plan() if entries is None else entries
     done, all_of = progress(entries, found)
     rows, timed = rungs(entries, found), speed()
+    out, untaught = left_out(entries, found), untaught_columns()
     bigrams, lookback = lookback_tables(rows)
     rated = by_rate(entries, found)
     state = (f"**{done} of {all_of} runs are in.** "
@@ -286,18 +74,28 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
         "domains_less": domains_table(rows[1:]),
         "positions": details_table(rows, POSITION_COLUMNS),
         "beyond": details_table(rows[NUMBER["rope"] :], BEYOND_COLUMNS),
-        "untaught": details_table(rows[NUMBER["rope"] :], untaught_columns()),
+        "untaught": details_table(rows[NUMBER["rope"] :], untaught),
         "bigrams": bigrams, "lookback": shuffled(lookback),
         "training": details_table(rows, TRAINING_COLUMNS, 2),
         "router": details_table(rows[ROUTED:], ROUTER_COLUMNS),
-        "left_out": left_out_table(entries, found), "left_out_said": in_words(left_out(entries, found)),
+        "left_out": left_out_table(entries, found), "left_out_said": in_words(out),
         "others": others_table(SIZES, entries, found), "others_said": pairs_in_words(SIZES, entries, found),
         "asides": others_table(ASIDE, entries, found), "asides_said": pairs_in_words(ASIDE, entries, found),
+        "shapes": shapes_table(found), "shapes_said": shapes_in_words(entries, found),
         "costs": costs_table(), "speed": speed_table(timed),
+        "scatter": [scatter_in_words(entries, found)], "noise": [noise(timed)],
+        "bigrams_said": [beside_bigrams(rows)], "falls": [falls(rows)],
+        "positions_range": [ranges(rows, POSITION_COLUMNS)],
+        "beyond_range": [ranges(rows[NUMBER["rope"] :], BEYOND_COLUMNS)],
+        "untaught_range": [ranges(rows[NUMBER["rope"] :], untaught)],
+        "training_range": [ranges(rows, TRAINING_COLUMNS, 2)],
+        "router_range": [ranges(rows[ROUTED:], ROUTER_COLUMNS)],
     }  # fmt: skip
+    lists = ("rungs_said", "left_out_said", "others_said", "asides_said", "shapes_said")
     return PAGE.format(
-        state=state, steps=STEPS, tokens=STEPS * 2048, millions=STEPS * 2048 / 1e6,
-        repeated=REPEATED, times=STEPS * 2048 // (REPEATED * len(DOMAINS)), top=RUNGS[NUMBER[TOP]].title,
+        state=state, steps=STEPS, tokens=READ, millions=READ / 1e6,
+        repeated=REPEATED, times=READ // (REPEATED * len(DOMAINS)), top=RUNGS[NUMBER[TOP]].title,
+        judged=sum(len(parts[name]) for name in lists),
         rounds=timed["rounds"] if timed else "–", threads=timed["made_with"]["threads"] if timed else "–",
         **{name: "\n".join(lines) for name, lines in parts.items()},
     )  # fmt: skip

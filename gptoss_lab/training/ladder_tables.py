@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..config import Yarn
-from ..cost import cache_bytes, parameters
 from .corpus import DOMAINS
-from .ladder import ANCHORS, GRIDS, LONG, NUMBER, RATES, RUNGS, STEPS, TOP, Entry, ladder, multiplied
+from .ladder import (
+    ANCHORS,
+    GRIDS,
+    LONG,
+    NUMBER,
+    RATES,
+    RUNGS,
+    STEPS,
+    TOP,
+    Entry,
+    ladder,
+    title_of,
+)  # fmt: skip
 from .ladder_numbers import (
     OVERLAP,
     Difference,
     Found,
     Row,
-    Runs,
-    bytes_read,
-    difference,
     ended,
-    flop,
     grid,
     left_out,
-    others,
+    pool,
     rungs,
     signed,
 )  # fmt: skip
 from .lookback import bigrams, lookback
 from .outcome import EDGES
-from .queue import RESULTS, best_rates
+from .queue import best_rates
+from .scatter import Runs, student
 
-SPEED = RESULTS.parent / "ladder_speed.json"  # benchmarks/ladder_speed.py writes it
 ROUTED = NUMBER["experts"]
 SWITCH, SETTLED = round(0.9 * STEPS), 25  # the step where windows become longer; how long spikes come of it
 
@@ -86,12 +92,17 @@ def changes_table() -> list[str]:
 HEADINGS = "bits per byte | seeds | {} | 95 % over seeds | over windows | at 1,024, ± both |"
 
 
+def windows_alone(less: Difference) -> str:
+    """A note for a single seed's interval, which is that over windows alone."""
+    return " (windows)" if less.over_seeds is None else ""
+
+
 def compared_rows(rows: list[Row]) -> list[str]:
     """Rows beside what they are compared with, in windows of 256, and of 1,024."""
     lines = []
     for row in rows:
-        far = difference(row.runs, row.against, "far")
-        longer = f"{signed(far.mean, 4)} ± {far.within:.4f}" if far else "–"
+        far = row.differs("far")
+        longer = f"{signed(far.mean, 4)} ± {far.within:.4f}{windows_alone(far)}" if far else "–"
         lines.append(f"| {row.title} | {level(row.runs)} | {compared(row.less)} | {longer} |")
     return lines
 
@@ -113,7 +124,7 @@ def domains_table(rows: list[Row]) -> list[str]:
     """Each rung less the one before, domain by domain, with the interval of seeds and windows together."""
     lines = [f"| less the row before | {' | '.join(DOMAINS)} |", "|---" * (len(DOMAINS) + 1) + "|"]
     for row in rows:
-        each = [difference(row.runs, row.against, domain=name) for name in DOMAINS]
+        each = [row.differs(domain=name) for name in DOMAINS]
         cells = [f"{signed(less.mean)} ± {less.within:.3f}" if less else "–" for less in each]
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     return lines
@@ -126,6 +137,8 @@ def by_rate(entries: list[Entry], found: Found) -> dict[str, str]:
     if best.keys() < GRIDS.keys():
         return dict.fromkeys(("step", "values"), "")
     low, high, title = best["swiglu"], best["mxfp4"], RUNGS[NUMBER["swiglu"]].title
+    if high not in grids["swiglu"] or low not in grids["mxfp4"] or low == high:
+        return dict.fromkeys(("step", "values"), "")
 
     def loses(anchor: str, rate: float) -> str:
         at, own = grids[anchor][rate], grids[anchor][best[anchor]]
@@ -134,11 +147,11 @@ def by_rate(entries: list[Entry], found: Found) -> dict[str, str]:
 
     values = [found[f"swiglu.seed0.lr{rate:g}"]["activations"]["largest"][0] for rate in (low, high)
               if "diverged" not in found[f"swiglu.seed0.lr{rate:g}"]]  # fmt: skip
-    grown = (f" The largest after the first layer of “{title}” is {' and '.join(f'{x:.0f}' for x in values)} "
-             "at the two.")  # fmt: skip
+    grown = f" The largest after the first layer of “{title}” is " + " and ".join(
+        f"{x:.0f} at {rate:g}" for x, rate in zip(values, (low, high))) + "."  # fmt: skip
     return {
-        "step": f"The rate is {low:g} up to “sinks” and {high:g} from “experts” on, which is part of the "
-                f"step between them: “{title}” {loses('swiglu', high)} at {high:g}, and "
+        "step": f"The rate is {low:g} from “{title}” up to “sinks” and {high:g} from “experts” on, which is "
+                f"part of the step between them: “{title}” {loses('swiglu', high)} at {high:g}, and "
                 f"“{RUNGS[-1].title}” {loses('mxfp4', low)} at {low:g} (one seed). “Beside the ladder” has "
                 "the rung “experts” at the lower rate.",
         "values": " They depend on the rate too, which changes at “experts”."
@@ -148,7 +161,32 @@ def by_rate(entries: list[Entry], found: Found) -> dict[str, str]:
 
 def in_words(rows: list[Row]) -> list[str]:
     """What can be said of every difference, a line each."""
-    return [f"- {row.title}: {row.less or 'not enough runs yet'}." for row in rows]
+    return [f"- {row.title}: {said(row.less, row.runs, row.against)}." for row in rows]
+
+
+def said(less: Difference | None, *models: Runs) -> str:
+    """A difference in words; where there is none, why."""
+    if less is not None:
+        return str(less)
+    lost = sum("diverged" in run for runs in models for run in runs.values())
+    return f"no pair of runs ended, {lost} diverged" if lost else "not enough runs yet"
+
+
+def ranges(rows: list[Row], columns: Mapping[str, Callable[[Row], float | None]], digits: int = 3) -> str:
+    """How far apart the seeds of one number of such a table lie: in the median, and at most."""
+    apart = []
+    for row in rows:
+        for name, number in columns.items():
+            alone = [number(replace(row, runs={seed: run})) for seed, run in ended(row.runs).items()]
+            values = [value for value in alone if value is not None]
+            if len(values) > 1:
+                apart.append((max(values) - min(values), row.title, name))
+    if not apart:
+        return ""
+    most, title, name = max(apart)
+    middle = statistics.median(each for each, *_ in apart)
+    return (f"Seeds of one number lie {middle:.{digits}f} apart in the median, and {most:.{digits}f} at most "
+            f"(“{title}”, {name}).")  # fmt: skip
 
 
 def details_table(rows: list[Row], columns: Mapping[str, Callable[[Row], float | None]],
@@ -213,85 +251,43 @@ ROUTER_COLUMNS = {
 }
 
 
-PAIRS = {
-    "size": (("mxfp4-2-layers", "gpt2-2-layers"), ("mxfp4", "gpt2"), ("mxfp4-12-layers", "gpt2-12-layers")),
-    "number of experts": (
-        ("experts-1-of-4", TOP), *((f"experts-2-of-{n}", TOP) for n in (4, 16, 32, 64)),
-        ("experts-4-of-16", TOP), ("experts-4-of-16", "experts-2-of-16"),
-    ),
-    "equal totals": (("rmsnorm", "rope-as-large-as-rmsnorm"), ("experts", "sinks-as-large-as-experts")),
-    "the experts' rate": (("experts-slowly", "sinks"), ("experts", "experts-slowly")),
-    "Swish": (("swish", "yarn"),),
-    "many epochs": (("repeated", "repeated-with-dropout"),),
-}  # fmt: skip
-SIZES, ASIDE = ("size", "number of experts", "equal totals"), ("the experts' rate", "Swish", "many epochs")
+def scatter_in_words(entries: list[Entry], found: Found) -> str:
+    """How far runs scatter that differ in their seed alone; "" while too little is in to tell."""
+    alike = pool(entries, found)
+    known = alike.scatter()
+    if known is None:
+        return ""
+    sd, df = known
+    sizes = {name: max(map(abs, each)) for name, each in alike.chance().items()}
+    least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    titles = {entry.config.name: title_of(entry.config) for entry in entries}
+    half = {n: student(df) * sd * math.sqrt(2 / n) for n in (2, 3)}
+    return (f"Its standard deviation is {sd:.4f} bits per byte ({len(sizes)} models, {df} degrees of "
+            f"freedom).\nThe most that chance has of a run is {sizes[least]:.4f} for “{titles[least]}”, the "
+            f"steadiest of them, and {sizes[most]:.4f} for “{titles[most]}”.\nTo be told apart, two such "
+            f"models must lie {half[3]:.3f} from one another with three seeds, {half[2]:.3f} with two, and a "
+            "little more for the windows.")  # fmt: skip
 
 
-def others_table(purposes: Sequence[str], entries: list[Entry], found: Found) -> list[str]:
-    """The models of some purposes: as they are."""
-    lines = ["| for | model | parameters | a token is multiplied with | bits per byte | seeds |",
-             "|---" * 6 + "|"]  # fmt: skip
-    for purpose in purposes:
-        for row in others(purpose, entries, found):
-            size = f"{parameters(row.config):,} | {multiplied(row.config):,}"
-            lines.append(f"| {purpose} | {row.title} | {size} | {level(row.runs)} |")
-    return lines
+def beside_bigrams(rows: list[Row]) -> str:
+    """In how many domains each rung without RoPE is better than the table of bigrams."""
+    table, told = bigrams(), []
+    for row in rows[: NUMBER["rope"]]:
+        bits = {name: row.mean("bits_per_byte", "near", name) for name in DOMAINS}
+        better = [name for name, x in bits.items() if x is not None and x < table[name]]
+        if None not in bits.values():
+            told.append(f"“{row.title}” in {len(better)} of {len(DOMAINS)}")
+    return f"Better than the table are {', '.join(told)} kinds of text." if told else ""
 
 
-def pairs_in_words(purposes: Sequence[str], entries: list[Entry], found: Found) -> list[str]:
-    """The comparisons that those models are for, a line each."""
-    named = {row.name: row for row in rungs(entries, found)}
-    named |= {row.name: row for purpose in PAIRS for row in others(purpose, entries, found)}
-    lines = []
-    for purpose in purposes:
-        for ours, theirs in PAIRS[purpose]:
-            told = [f"“{named[name].title}”" for name in (ours, theirs)]
-            if theirs == TOP and purpose == "number of experts":
-                told[1] += f" ({named[TOP].config.experts_per_token} of {named[TOP].config.n_experts})"
-            less = difference(named[ours].runs, named[theirs].runs)
-            lines.append(f"- {told[0]} less {told[1]}: {less or 'not enough runs yet'}.")
-    return lines
-
-
-def costs_table() -> list[str]:
-    """What every rung costs, from its config alone."""
-    headings = "parameters | multiplied | FLOP a byte | bytes read | cache at 1k | at 8k | at 131k"
-    lines = [f"| rung | {headings} |", "|---" * 8 + "|"]
-    for step, config in zip(RUNGS, ladder()):
-        cache = " | ".join(f"{cache_bytes(config, tokens):,}" for tokens in (1024, 8192, 131072))
-        size = f"{parameters(config):,} | {multiplied(config):,}"
-        lines.append(f"| {step.title} | {size} | {flop(config):,} | {bytes_read(config):,} | {cache} |")
-    return lines
-
-
-def speed(file: Path = SPEED) -> dict[str, Any] | None:
-    """What `benchmarks/ladder_speed.py` measured last; None where it never did."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-
-
-def ratio(ours: list[float], theirs: list[float]) -> str:
-    """How many times as fast as theirs, from seconds taken in the same rounds: the median, and the middle
-    half of the rounds."""
-    each = sorted(b / a for a, b in zip(ours, theirs))
-    low, high = each[len(each) // 4], each[-1 - len(each) // 4]
-    return f"{statistics.median(each):.2f} ({low:.2f} to {high:.2f})"
-
-
-def speed_table(timed: Mapping[str, Any] | None) -> list[str]:
-    """Training and decoding of every rung, and how many times as fast as the first. timed: see
-    `benchmarks/ladder_speed.py`."""
-    headings = "training, bytes/s | times GPT-2's | decoding, bytes/s | times GPT-2's"
-    lines = [f"| rung | {headings} |", "|---" * 5 + "|"]
-    for step in RUNGS:
-        cells = ["–"] * 4
-        if timed is not None and step.name in timed["training"]:
-            cells = []
-            for kind in ("training", "decoding"):
-                each, first = timed[kind][step.name], timed[kind][RUNGS[0].name]
-                rate = timed["bytes"][kind] / statistics.median(each)
-                cells += [f"{rate:,.0f}", "1" if step is RUNGS[0] else ratio(each, first)]
-        lines.append(f"| {step.title} | {' | '.join(cells)} |")
-    return lines
+def falls(rows: list[Row]) -> str:
+    """How much the loss of the first rungs falls along windows of 1,024."""
+    told = []
+    for row in rows[: NUMBER["rope"] + 1]:
+        ends = [row.mean("nats_by_position", "far", places) for places in ("32-63", "128-255")]
+        if ends[0] is not None and ends[1] is not None:
+            told.append(f"“{row.title}” {signed(ends[1] - ends[0])}")
+    return ", ".join(told) or "–"
 
 
 def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:
@@ -305,7 +301,7 @@ def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:
         values.append((f"rung “{row.title}”", bits))
     for title, each in values:
         known = [x for x in each if x is not None]
-        cells = [f"{x:.2f}" for x in (statistics.fmean(known), *known)] if known else ["–"] * 7
+        cells = [f"{x:.2f}" for x in (statistics.fmean(known), *known)] if known else ["–"] * (1 + len(each))
         lines.append(f"| {title} | {' | '.join(cells)} |")
     said = ["| rung, trained anew | whole | shuffled | alone | most to the byte before |", "|---" * 5 + "|"]
     measured = lookback()

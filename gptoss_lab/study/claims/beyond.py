@@ -2,9 +2,9 @@
 
 The ladder measures it just before its long windows begin: models that know windows of 256 bytes alone read
 1,024, once with plain RoPE and once stretched by YaRN, without a step of training with it. Every rung with
-RoPE is read, at its own rate, as the mean over the seeds that are in. The verdict rests on the rungs that are
-dense in every layer; where every second layer sees a window alone, RoPE is asked less. Each needs
-as many seeds as any claim: what is lost beyond is not the same even where one model is trained twice.
+RoPE is read, at its own rate. The verdict rests on the rungs that are dense in every layer; where every
+second layer sees a window alone, RoPE is asked less. Each needs as many seeds as any claim, and every run
+must say the same: what is lost beyond is not the same even where one model is trained twice.
 """
 
 from __future__ import annotations
@@ -39,26 +39,14 @@ def outside(bins: Mapping[str, float]) -> float:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """A rung's nats a byte, means over `seeds`: just within the trained length and beyond it, each with plain
-    RoPE and with YaRN put on."""
+class Seen:
+    """One run's nats a byte: just within the trained length and beyond it, each with plain RoPE and with YaRN
+    put on."""
 
-    name: str
-    seeds: int
     within: float
     beyond: float
     stretched: float
     within_stretched: float
-
-    @property
-    def title(self) -> str:
-        """What the rung is called."""
-        return RUNGS[NUMBER[self.name]].title
-
-    @property
-    def dense(self) -> bool:
-        """Whether every layer sees all that came before."""
-        return rung(self.name).window is None
 
     @property
     def worse(self) -> float:
@@ -76,6 +64,29 @@ class Reach:
         return self.within_stretched - self.within
 
 
+@dataclass(frozen=True)
+class Reach(Seen):
+    """A rung: means over its `runs`, a seed each."""
+
+    name: str
+    runs: tuple[Seen, ...]
+
+    @property
+    def seeds(self) -> int:
+        """How many runs are in."""
+        return len(self.runs)
+
+    @property
+    def title(self) -> str:
+        """What the rung is called."""
+        return RUNGS[NUMBER[self.name]].title
+
+    @property
+    def dense(self) -> bool:
+        """Whether every layer sees all that came before."""
+        return rung(self.name).window is None
+
+
 def reach(found: Found, name: str) -> Reach | None:
     """What is in of a rung; None where nothing is."""
     early = told(found, name)
@@ -83,7 +94,9 @@ def reach(found: Found, name: str) -> Reach | None:
         return None
     each = [(run["plain"][INSIDE], outside(run["plain"]), outside(run["yarn"]), run["yarn"][INSIDE])
             for run in early]  # fmt: skip
-    return Reach(name, len(early), *(statistics.fmean(column) for column in zip(*each)))
+    within, beyond, stretched, within_stretched = (statistics.fmean(column) for column in zip(*each))
+    runs = tuple(Seen(*numbers) for numbers in each)
+    return Reach(within, beyond, stretched, within_stretched, name, runs)
 
 
 def reaches(found: Found) -> list[Reach]:
@@ -93,11 +106,11 @@ def reaches(found: Found) -> list[Reach]:
 
 
 def judged(rungs: Sequence[Reach], counts: float = 0.0) -> str:
-    """The verdict by these rungs. A rung holds where plain RoPE is worse beyond by no more than `counts` nats
-    a byte, partly where it is worse and YaRN takes back more than half of that, else not. Rungs that differ,
-    or none, leave it open."""
+    """The verdict by all runs of these rungs. One holds where plain RoPE is worse beyond by no more than
+    `counts` nats a byte, partly where it is worse and YaRN takes back more than half of that, else not. Runs
+    that differ, or none, leave it open."""
     verdicts = {HOLDS if one.worse <= counts else PARTLY if one.back > one.worse / 2 else UNSEEN
-                for one in rungs}  # fmt: skip
+                for rung in rungs for one in rung.runs}  # fmt: skip
     return verdicts.pop() if len(verdicts) == 1 else OPEN
 
 
@@ -129,7 +142,8 @@ def in_words(rungs: Sequence[Reach]) -> str:
             rungs_s = f"{before}rung{'s' * (len(some) > 1)}{after}"
             said.append(f"on {len(some)} {rungs_s} {spread(plain)} with plain RoPE and {spread(yarn)} with "
                         "YaRN put on")  # fmt: skip
-    told = f"Beyond the trained length less within it, in nats a byte: {'; '.join(said)}."
+    told = ("The loss beyond the trained length less the loss within it, in nats a byte: "
+            f"{'; '.join(said)}.")  # fmt: skip
     if harmed:
         each = ", ".join(f"“{one.title}” (by {-one.back:.2f})" for one in harmed)
         told += f" On {each} YaRN makes what lies beyond worse, not better."
@@ -151,13 +165,14 @@ def part(found: Found, pairs: str) -> Part:
     ]
     verdict = decided(found)
     lead = {
-        HOLDS: "On every dense rung RoPE alone is no worse beyond the trained length.",
-        PARTLY: "By itself RoPE does not: it is worse beyond the trained length on every dense rung. It lets "
+        HOLDS: "On every dense rung RoPE alone is no worse beyond the trained length, in every run.",
+        PARTLY: "By itself RoPE does not: it is worse beyond the trained length in every run of every dense "
+                "rung. It lets "
                 "a model be stretched, which a table of positions does not: YaRN, without any training, "
                 "takes back more than half of that loss there.",
-        UNSEEN: "By itself RoPE does not: it is worse beyond the trained length on every dense rung, and "
-                "YaRN without training takes back no more than half of that.",
-        OPEN: "The dense rungs do not agree, or none is in.",
+        UNSEEN: "By itself RoPE does not: it is worse beyond the trained length in every run of every dense "
+                "rung, and YaRN without training takes back no more than half of that.",
+        OPEN: "The runs of the dense rungs do not agree.",
     }[verdict]  # fmt: skip
     if not enough(rungs):
         lead = f"It is not decided: {SEEDS} seeds of every dense rung are not in."
@@ -170,6 +185,6 @@ def part(found: Found, pairs: str) -> Part:
         f"tenths of its training, in windows of {SHORT} alone: {runs} run{'s' * (runs > 1)}. YaRN "
         f"is put on without a step of training with it. {twins} are one model each until then, and counted "
         "once.",
-        f"{lead} {in_words(rungs)} Within the trained length YaRN put on so changes the loss by "
+        f"{lead} {in_words(rungs)} Put on in this way, YaRN changes the loss within the trained length by "
         f"{spread([one.costs for one in rungs])}.",
     )  # fmt: skip

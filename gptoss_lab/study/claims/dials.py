@@ -21,7 +21,7 @@ from ...training.ladder import BATCH, REPEATED, SHORT, STEPS
 from ...training.ladder_numbers import Found
 from ...training.queue import results
 from . import beyond, formulas, of_parts
-from .of_runs import SMALL, TRIALS, decided
+from .of_runs import SEEDS, SMALL, TRIALS, decided
 from .parts import FALSE, HOLDS, MISLEADING, OPEN, PARTLY, UNSEEN, UNTESTABLE
 
 OSS, QWEN = NAMED["gpt-oss-20b"], NAMED["qwen3-30b-a3b"]
@@ -174,7 +174,8 @@ def stretched(rung: str | None = None, counts: float = 0.0, found: Found | None 
             f"no rung {rung!r} with RoPE; there are {', '.join(beyond.NAMES)}")  # fmt: skip
     every = beyond.reaches(results() if found is None else found)
     some = [one for one in every if (one.dense if rung is None else one.name == rung)]
-    verdict = beyond.judged(some, counts) if rung is not None or beyond.enough(some) else OPEN
+    sure = beyond.enough(some) if rung is None else bool(some) and some[0].seeds >= SEEDS
+    verdict = beyond.judged(some, counts) if sure else OPEN
     if not some:
         return Reading("6b", beyond.SAID, float("nan"), "no run is in yet", verdict)
     worst = max(some, key=lambda one: one.worse)

@@ -11,9 +11,10 @@ from ...config import NAMED
 from ...cost import parameters
 from ...training.corpus import DOMAINS
 from ...training.ladder import BATCH, REPEATED, SHORT, STEPS, first_rung
-from ...training.ladder_numbers import Difference, Runs, difference, signed
-from ...training.ladder_tables import ratio as times_as_fast
-from ...training.ladder_tables import speed
+from ...training.ladder_costs import ratio as times_as_fast
+from ...training.ladder_costs import speed
+from ...training.ladder_numbers import Difference, difference, signed
+from ...training.scatter import Pool, Runs
 from . import beyond, formulas
 from .of_runs import capital, decided, part
 from .of_runs import runs as runs_of
@@ -48,7 +49,7 @@ def middle(found: Found, name: str) -> float:
 
 def paid(timed: Found | None) -> str:
     """What compute dropout costs in training, as measured; "" where it never was. timed: see
-    `training.ladder_tables.speed`."""
+    `training.ladder_costs.speed`."""
     if timed is None or not {"no-dropout", "gpt2"} <= timed["training"].keys():
         return ""
     times = times_as_fast(timed["training"]["no-dropout"], timed["training"]["gpt2"])
@@ -61,7 +62,7 @@ def paid(timed: Found | None) -> str:
 def by_domain(ours: Runs, theirs: Runs, domain: str = "arithmetic") -> tuple[Difference, Difference] | None:
     """How two models differ in one domain alone, and in the mean of the others; None where no seed has
     both."""
-    each = {name: difference(ours, theirs, domain=name) for name in DOMAINS}
+    each = {name: difference(ours, theirs, Pool(), domain=name) for name in DOMAINS}
     others = [less for name, less in each.items() if name != domain and less is not None]
     alone = each[domain]
     if alone is None:
@@ -106,7 +107,7 @@ def dropout(runs: Found) -> tuple[Part, ...]:
             f"Both are the ladder's top, and read the first {REPEATED:,} bytes of each of {len(DOMAINS)} "
             f"corpora alone, {read / len(DOMAINS) / REPEATED:.0f} times over; held-out text is as for all.",
             {HOLDS: "Where little text is read many times, removing dropout changed the loss by {mean}: "
-                    "dropout brought no benefit beyond 1 % of the loss, and none that can be told from zero.",
+                    "dropout brought no benefit that can be told from zero, and none beyond 1 % of the loss.",
              PARTLY: "Where little text is read many times, removing dropout changed the loss by {mean}, for "
                      "the worse: dropout brought a benefit, of 1 % of the loss at most.",
              FALSE: "Where little text is read many times, removing dropout changed the loss by {mean}, for "
@@ -216,7 +217,7 @@ def attention(runs: Found) -> tuple[Part, ...]:
             "The rung changes windows in every second layer alone, 64 bytes wide; the loss is that of texts "
             "of 256 bytes.",
             {HOLDS: "Windows of 64 bytes in every second layer changed the loss by {mean} in texts of 256 "
-                    "bytes: no cost beyond 1 % of the loss, and none that can be told from zero.",
+                    "bytes: no cost that can be told from zero, and none beyond 1 % of the loss.",
              PARTLY: "Windows of 64 bytes in every second layer changed the loss by {mean} in texts of 256 "
                      "bytes: a cost, of 1 % of the loss at most.",
              FALSE: "Windows of 64 bytes in every second layer changed the loss by {mean} in texts of 256 "

@@ -5,13 +5,13 @@
 A place is a pair of models that differ in the change: the step up the ladder, and for some claims the
 ladder's top beside the top with that change left out. A place needs two seeds of both models. What is asked
 of the lead's 95 % interval is a rule for each claim, below; the interval is that of both together, over seeds
-(Student's t) and over held-out windows: √(seeds² + windows²). "Small" is a share of the loss, one in a
-hundred unless another is asked for.
+(see `training.scatter`) and over held-out windows: √(seeds² + windows²). "Small" is a share of the loss, one
+in a hundred unless another is asked for.
 
 Where there are two places the rule is asked at each. One verdict at both is the verdict. One that is open,
-for its interval or for want of seeds, leaves the claim open. Two decided ones that differ make "holds
-partly": it is so in one place, or more so; but where it holds in neither, not even partly (no effect in one,
-the opposite in the other), the weaker word stands, "not seen here". The numbers of both are told in any case.
+for its interval, for want of seeds or for a run that diverged, leaves the claim open. Two decided ones that
+differ make "holds partly" where it holds in one of them. Where it holds in neither they make "not seen here"
+if one sees no effect, else "does not hold". The numbers of both are told in any case.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 from ...config import Config
 from ...training import shapes
 from ...training.ladder import LEFT_OUT, NUMBER, TOP, aside, plan, rung, title_of, without
-from ...training.ladder_numbers import Difference, Found, Runs, difference, runs_of, signed
+from ...training.ladder_numbers import Difference, Found, difference, pool, runs_of, signed
 from ...training.queue import results
+from ...training.scatter import Runs
 from .parts import FALSE, HOLDS, LADDER, OPEN, PARTLY, UNSEEN, Part
 
 SMALL, SEEDS = 0.01, 2  # of the loss; seeds that a verdict needs
@@ -157,28 +158,38 @@ def title(name: str) -> str:
 @dataclass(frozen=True)
 class Place:
     """A pair of models that differ in one change: what the place is called ("" where there is one alone), the
-    model with the change and that without it, the lead (None while no seed has both runs), and what the rule
-    says of it."""
+    model with the change and that without it, the lead (None while no seed has both runs), how many of their
+    runs diverged, and what the rule says of it."""
 
     name: str
     ours: str
     theirs: str
     lead: Difference | None
+    diverged: int = 0
     verdict: str = OPEN
 
     @property
     def enough(self) -> bool:
-        """Whether the seeds that a verdict needs are in."""
-        return self.lead is not None and len(self.lead.each) >= SEEDS
+        """Whether the seeds that a verdict needs are in, and none of the runs diverged: of models that do
+        not always end, those that did tell too little."""
+        return self.lead is not None and len(self.lead.each) >= SEEDS and not self.diverged
 
     def told(self) -> str:
         """Its name, the pair, and the numbers."""
-        numbers = "no seed has both runs yet" if self.lead is None else told(self.lead)
+        numbers = "no seed has both runs" if self.lead is None else told(self.lead)
+        numbers += f"; {self.lost}" if self.diverged else ""
         pair = f"{title(self.ours)} less {title(self.theirs)}"
         return f"{self.name}, {pair}: {numbers}" if self.name else f"{pair}: {numbers}"
 
+    @property
+    def lost(self) -> str:
+        """How many runs diverged, in words."""
+        return f"{self.diverged} of the runs {'have' if self.diverged > 1 else 'has'} diverged"
+
     def open(self) -> str:
         """Why nothing is decided here."""
+        if self.diverged:
+            return self.lost
         if self.lead is None or not self.enough:
             return f"{SEEDS} seeds of both models are not in"
         return f"the interval reaches from {ends(self.lead)}"
@@ -186,7 +197,9 @@ class Place:
 
 def compared(ours: str, theirs: str, found: Found, name: str = "") -> Place:
     """Two models side by side, nothing decided."""
-    return Place(name, ours, theirs, difference(runs(ours, found), runs(theirs, found)))
+    both = runs(ours, found), runs(theirs, found)
+    diverged = sum("diverged" in run for side in both for run in side.values())
+    return Place(name, ours, theirs, difference(*both, pool(plan(), found)), diverged)
 
 
 def together(verdicts: list[str]) -> str:
@@ -195,7 +208,7 @@ def together(verdicts: list[str]) -> str:
         return OPEN
     if len(set(verdicts)) == 1:
         return verdicts[0]
-    return PARTLY if {HOLDS, PARTLY} & set(verdicts) else UNSEEN
+    return PARTLY if HOLDS in verdicts else UNSEEN if UNSEEN in verdicts else FALSE
 
 
 def decided(number: str, found: Found | None = None, small: float = SMALL) -> tuple[str, tuple[Place, ...]]:
@@ -216,6 +229,15 @@ def decided(number: str, found: Found | None = None, small: float = SMALL) -> tu
 def capital(text: str) -> str:
     """With a capital first letter; the rest as it is."""
     return text[:1].upper() + text[1:]
+
+
+def gained(places: tuple[Place, ...]) -> str:
+    """Where the change was of use, for rules that ask for no more than that it does no harm; "" where not."""
+    where = [place.name for place in places if place.lead is not None and place.lead.high < 0]
+    if not where:
+        return ""
+    return "It is for the better there, by more than chance." if where == [""] else (
+        f"By more than chance it is for the better: {'; '.join(where)}.")  # fmt: skip
 
 
 def instead(places: tuple[Place, ...], precisely: Mapping[str, str]) -> str:
@@ -247,7 +269,7 @@ def part(
     trial, found = TRIALS[number], results() if found is None else found
     assert set(precisely) == set(CAN[trial.rule]), number
     verdict, places = decided(number, found)
-    if not any(place.enough for place in places):
+    if not any(place.enough or place.diverged for place in places):
         return Part(trial.said, OPEN, f"{LADDER} {waits}".strip())
     numbers = [f"{capital(place.told())}." for place in places]
     if trial.beside:
@@ -255,5 +277,7 @@ def part(
         numbers.append(f"Beside it, and no part of the verdict, {aside_told}.")
     least = f"{SMALL:.0%}".replace("%", " %")
     numbers.append(f"From training runs (`docs/ladder.md`). Small is up to {least} of the loss. {waits}")
-    said = [instead(places, precisely), "" if verdict == OPEN else after]
-    return Part(trial.said, verdict, " ".join(numbers).strip(), " ".join(said).strip())
+    said = [instead(places, precisely)]
+    if verdict != OPEN:
+        said += [gained(places) if trial.rule in (little, nothing) else "", after]
+    return Part(trial.said, verdict, " ".join(numbers).strip(), " ".join(filter(None, said)))

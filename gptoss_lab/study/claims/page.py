@@ -54,19 +54,24 @@ no such effect was found; “{open}” where the training runs that decide it ar
 
 Training runs decide {decided} by rules. A lead is the loss with the change
 less that without it, over the same held-out windows, seed by seed; it needs {seeds} seeds. Its 95 % interval
-is that of both together, √(seeds² + windows²): over seeds (Student's t) and over windows. Small is {small}
-of the loss. What is said is that the change
+is that of both together, √(seeds² + windows²): over seeds (`docs/ladder.md` says how) and over windows.
+Small is {small} of the loss. A run that diverged leaves a claim open. What is said is that the change
 
 {rules}
 - any other interval leaves it open. Where the change is also left out at the ladder's top
-  ({twice}), both places must say the same: two that differ make “{partly}”, or “{unseen}”
-  where it holds in neither, and one that is open leaves it open.
+  ({twice}), both places must say the same: two that differ make “{partly}” where it
+  holds in one; where it holds in neither, “{unseen}” if one sees no effect, else “{false}”; and one
+  that is open leaves it open.
 
 Each is judged by itself: of twenty changes that do nothing, about one would pass for one that does
 something.
 
-Claim 6b has a rule of its own: “{partly}” where plain RoPE is worse beyond the trained length on every dense
-rung and YaRN takes back more than half of that; every dense rung needs {seeds} seeds.
+(“Windows of 256 bytes” are pieces of text; a layer's window is how far back it sees.)
+
+Claim 6b has a rule of its own, asked of every run of every dense rung, {seeds} seeds or more of each: “holds”
+where plain RoPE is no worse beyond the trained length, “{partly}” where it is worse and YaRN takes back
+more than half of that, “{unseen}” where it takes back no more; runs that differ leave it open. A run reads 4
+windows of each kind of text for it.
 
 {sections}
 """
