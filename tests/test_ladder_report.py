@@ -37,6 +37,7 @@ from gptoss_lab.training.ladder_tables import (
     details_table,
     domains_table,
     falls,
+    in_short,
     in_words,
     level,
     ranges,
@@ -294,6 +295,15 @@ def test_how_the_first_rungs_fall_along_a_window_is_told_in_numbers():
     made = {0: {"nats_by_position": {"far": {"32-63": 2.0, "128-255": 1.75}}}}
     rows = [Row("a", "A", rung("rope"), made), Row("b", "B", rung("rope"), {})]
     assert falls(rows) == "“A” −0.250" and falls([]) == "–"
+
+
+def test_what_stands_out_is_told_in_short():
+    apart = {0: result(2.0, 2.2), 1: result(2.1, 2.3)}
+    rows = [Row("a", "A", rung("rope"), {0: result(1.5, 1.7), 1: result(1.6, 1.8)}, apart),
+            Row("b", "B", rung("rope"), {0: result(2.0, 2.2), 1: result(2.2, 2.4)}, apart),
+            Row("c", "C", rung("rope"), {0: result(1.0, 1.2)}, apart)]  # fmt: skip
+    assert in_short(rows) == "beyond chance: A (−0.50); not told from nothing: B; no verdict yet: C."
+    assert in_short(rows[:1]) == "beyond chance: A (−0.50)."
 
 
 def test_the_shapes_are_on_the_page_at_both_rates():

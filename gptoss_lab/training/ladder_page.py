@@ -12,6 +12,10 @@ Ctrl-C saves, and the same command goes on. While there is a file `pause` in the
 
 {state}
 
+In short, in bits per byte, negative where the loss falls. The steps up the ladder, {steps_short}
+
+Undone at the ladder's top, positive where the change is missed, {undone_short}
+
 ## What is compared
 
 Every rung is a config that differs from the one below by one named change. So that the change is all

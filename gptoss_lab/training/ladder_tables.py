@@ -164,6 +164,16 @@ def in_words(rows: list[Row]) -> list[str]:
     return [f"- {row.title}: {said(row.less, row.runs, row.against)}." for row in rows]
 
 
+def in_short(rows: list[Row]) -> str:
+    """Which of these rows differ beyond chance, which cannot be told from nothing, which have no verdict."""
+    each = [(row.title, row.less) for row in rows]
+    sure = [f"{title} ({signed(less.mean, 2)})" for title, less in each if less and less.significant]
+    unsure = [title for title, less in each if less and less.significant is False]
+    waiting = [title for title, less in each if less is None or less.significant is None]
+    groups = {"beyond chance": sure, "not told from nothing": unsure, "no verdict yet": waiting}
+    return "; ".join(f"{head}: {', '.join(names)}" for head, names in groups.items() if names) + "."
+
+
 def said(less: Difference | None, *models: Runs) -> str:
     """A difference in words; where there is none, why."""
     if less is not None:
