@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from .conversation import Conversation, Reply
+from .mistakes import in_a_line
 from .terminal import Line, has_colour, printable
 
 HELP = "/reset forgets what was said, /quit or Ctrl-D ends, Ctrl-C stops an answer"
@@ -19,7 +20,7 @@ DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 def note(text: str) -> None:
     """Tell the person, not the output."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def next_line() -> str | None:
@@ -54,7 +55,7 @@ def show(reply: Reply, line: Line, analysis: bool) -> None:
             continue
         if channel != before:
             end = PLAIN if dim else ""
-            head = "" if channel == "final" and not before else f"[{channel}] "
+            head = "" if channel == "final" and not before else f"[{printable(channel)}] "
             print(f"{end if before else ''}{chr(10) if before else ''}", end="")
             print(f"{DIM if dim and channel != 'final' else ''}{head}", end="")
             before = channel
@@ -63,15 +64,18 @@ def show(reply: Reply, line: Line, analysis: bool) -> None:
 
 
 def answer(talk: Conversation, text: str, sampling: dict[str, Any], analysis: bool) -> None:
-    """One turn. Ctrl-C stops it, and keeps what was said."""
+    """One turn. Ctrl-C stops it, and keeps what was said; so do a mistake and a lack of memory."""
     line, reply, stopped = Line(), None, ""
     try:
         reply = talk.ask(text, tell=line.prompt, **sampling)
         show(reply, line, analysis)
     except KeyboardInterrupt:
         stopped = "stopped; "
-    except ValueError as error:
-        stopped = f"{error}; "
+    except (ValueError, MemoryError, RuntimeError) as error:
+        if (told := in_a_line(error)) is None:
+            raise
+        way_on = "" if isinstance(error, ValueError) else "; /reset forgets what was said"
+        stopped = f"{told}{way_on}; "
     line.clear()
     if reply is None:
         return note(f"gptoss-lab: {stopped.removesuffix('; ')}")
@@ -81,7 +85,7 @@ def answer(talk: Conversation, text: str, sampling: dict[str, Any], analysis: bo
     if stopped:
         print(PLAIN if has_colour(sys.stdout) else "", flush=True)
     if reply.calls:
-        note(f"(it called {printable(', '.join(reply.calls))}; there are no tools here)")
+        note(f"(it called {', '.join(reply.calls)}; there are no tools here)")
     elif not stopped and not reply.text:
         note("(it ended without an answer)")
     note(f"({stopped}{reply.pace.report()})")
@@ -100,7 +104,7 @@ def converse(talk: Conversation, sampling: dict[str, Any], analysis: bool) -> in
             talk.reset()
             note("(forgotten)")
         elif command.startswith("/") and not text.startswith(" "):
-            note(f"no command {printable(command)}: {HELP}. A text may begin with / after a space")
+            note(f"no command {command}: {HELP}. A text may begin with / after a space")
         elif command:
             answer(talk, text, sampling, analysis)
     return 0

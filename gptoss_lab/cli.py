@@ -1,14 +1,15 @@
 """The command `gptoss-lab`: generate, chat, trace, explore, points, cost, doctor, bench, download, verify,
 train.
 
-A user's mistake is answered in one line on standard error, with exit status 2; Ctrl-C keeps what was made,
-with 130.
+A user's mistake, or a lack of memory, is answered in one line on standard error, with exit status 2; Ctrl-C
+keeps what was made, with 130.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from .commands import (
     run_train,
     run_verify,
 )
+from .mistakes import in_a_line
+from .terminal import printable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -164,7 +167,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--fresh", action="store_true", help="start again instead of resuming what FOLDER holds"
     )
-    train.add_argument("--plan", action="store_true", help="ladder: print the runs and their hours, no more")
+    train.add_argument(
+        "--plan", action="store_true",
+        help="ladder: print the runs and their hours, and train nothing (models whose speed with as many "
+        "threads was not recorded yet are timed for a few steps)",
+    )  # fmt: skip
     train.add_argument("--only", metavar="GLOB", help="ladder: only models with such names, as 'without-*'")
     train.set_defaults(run=run_train)
     return top
@@ -257,6 +264,9 @@ def place(said: str) -> tuple[int | None, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, as by `<&-`: nothing comes from there, and what goes is lost
+            setattr(sys, name, open(os.devnull, mode))
     for stream in (sys.stdout, sys.stderr):  # what a terminal has no character for comes as \u23ce
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -269,6 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has closed it
         sys.stderr.close()
         return 0
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"gptoss-lab: {error}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if (told := in_a_line(error)) is None:
+            raise
+        print(f"gptoss-lab: {printable(told)}", file=sys.stderr)
         return 2

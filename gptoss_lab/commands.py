@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -22,13 +23,23 @@ def change_of(args: argparse.Namespace) -> Change:
     """The change that the options of `add_change` describe."""
     from .study.edits import SAME, Change
 
-    window = args.window or SAME
-    if window not in (SAME, "none") and not window.isdigit():
-        raise ValueError(f"--window {window}; expected a number of keys, or none")
+    window = {None: SAME, "none": None}.get(args.window, args.window)
+    if args.window not in (None, "none"):
+        if not args.window.isdecimal():
+            raise ValueError(f"--window {args.window!r}; expected a number of keys, or none")
+        window = int(args.window)
     return Change(
-        args.forbid_expert, args.force_expert, args.head_off, args.no_sinks,
-        int(window) if window.isdigit() else None if window == "none" else window, args.experts_per_token,
-    )  # fmt: skip
+        args.forbid_expert, args.force_expert, args.head_off, args.no_sinks, window, args.experts_per_token
+    )
+
+
+def require_place(out: Path | None, format: str | None = None) -> None:
+    """ValueError unless the file of `--out` can be written, over no tensors but those of this `format`."""
+    from .files import spare_weights, writable
+
+    if out is not None:
+        writable(out)
+        spare_weights(out, format)
 
 
 def read_prompt(given: str) -> str:
@@ -75,7 +86,8 @@ def run_generate(args: argparse.Namespace) -> int:
         finish = run.finish if status == 0 else "interrupted"
         said = {**about, "text": run.so_far, "finish": finish, "tokens": tokens, "statistics": pace.figures()}
         plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
-        print(json.dumps(said, ensure_ascii=plain))
+        told = json.dumps(said, ensure_ascii=plain)  # which spells out \x1b, but no control from \x7f on
+        print(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", told))
     else:
         print(flush=True)
         print(f"{'stopped; ' if status else ''}{pace.report()}", file=sys.stderr)
@@ -102,9 +114,10 @@ def run_chat(args: argparse.Namespace) -> int:
 def run_trace(args: argparse.Namespace) -> int:
     """Watch the text, save the trace, list what it holds."""
     given = read_prompt(args.prompt)
+    from .opened import FORMAT
+
+    require_place(args.out, FORMAT)
     folder = args.out.resolve().parent
-    if not folder.is_dir():
-        raise ValueError(f"no folder {str(args.out.parent)!r} to write {args.out.name!r} into; make it first")
     from . import points
     from .cost import human
     from .trace import as_tokens, watch
@@ -134,6 +147,7 @@ def run_trace(args: argparse.Namespace) -> int:
 def run_explore(args: argparse.Namespace) -> int:
     """Write the page: one file that needs no network."""
     given = None if args.prompt is None else read_prompt(args.prompt)
+    require_place(args.out)
     from . import views
     from .cost import human
     from .trace import watch
@@ -144,8 +158,9 @@ def run_explore(args: argparse.Namespace) -> int:
     where = {"device": args.device, "embedding_device": args.embedding_device}
     model = load(args.model, **where)
     prompt = as_prompt(TEXT if given is None else given, model)
-    if change or args.beside:
-        found = views.compared(model, prompt, change, load(args.beside, **where) if args.beside else None)
+    if change or args.beside is not None:
+        beside = None if args.beside is None else load(args.beside, **where)
+        found = views.compared(model, prompt, change, beside)
         print(f"before: {found.texts[0]!r}\nafter ({found.words}): {found.texts[1]!r}")
         path = views.export_html(found, args.out)
     else:
@@ -231,6 +246,7 @@ def run_bench(args: argparse.Namespace) -> int:
 
     if args.minutes is not None and args.out is None:
         raise ValueError("--minutes stops early and goes on later: name a file for the results with --out")
+    require_place(args.out)
     asked = asked_for(
         args.model, args.beside, args.limit, args.whole, args.rounds, args.gguf, args.device, args.threads,
         args.kernels,
@@ -258,6 +274,7 @@ def run_verify(args: argparse.Namespace) -> int:
     """Print what was checked and write the report; status 1 where a check failed."""
     from .study.verify import verify
 
+    require_place(args.out)
     return int(not verify(args.model, args.out, windows=args.windows, device=args.device)["passed"])
 
 

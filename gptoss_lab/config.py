@@ -22,6 +22,7 @@ CHOICES = {
     "stored": ("float32", "bfloat16"),
     "stored_experts": ("same", "mxfp4"),
 }
+LARGEST = 2**31 - 1  # keys of a window: no position is as large, and torch can still count them
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ class Config:
         require(self.yarn is None or isinstance(self.yarn, Yarn), f"yarn={self.yarn!r}; expected Yarn(...)")
         require(self.yarn is None or self.positions == "rope", "yarn stretches RoPE, but positions='learned'")
         require(
-            self.window is None or self.window > 0,
-            f"window={self.window}; expected at least 1 (the query itself)",
+            self.window is None or 0 < self.window <= LARGEST,
+            f"window={self.window}; expected at least 1 (the query itself), at most {LARGEST}",
         )
         named = self.windowed_layers in ("even", "odd", "all")
         require(

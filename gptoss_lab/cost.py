@@ -230,10 +230,10 @@ def device_table(kind: str, told: Mapping[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
 
 
-def require_limit(limit: object) -> float:
-    """A memory limit in bytes; ValueError for what is none."""
+def require_limit(limit: object, name: str = "memory_limit") -> float:
+    """A limit in bytes; ValueError, with its name, for what is none."""
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
-        raise ValueError(f"memory_limit={limit!r}; expected bytes, as 16e9")
+        raise ValueError(f"{name}={limit!r}; expected bytes, as 16e9")
     return limit
 
 

@@ -160,7 +160,7 @@ def generate(
     if recording or edit:
         store = recording.store if recording else None
         tap = Recorder(recording.kept if recording else (), edits_by_name(edit, model.config), store)
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(int(seed))
     held = Cache(model.config, total, 1, cache_dtype(model), model.device) if cache else None
     logits = decode(model, ids, held, tap, chunk)
     return Run(ids, sample(model, logits, max_tokens, temperature, top_k, top_p, generator, stops), recording)

@@ -36,6 +36,13 @@ CGROUP_FILES = {  # version 2, and version 1
 }
 FILE_CACHE = r"^(?:active|inactive)_file (\d+)"
 MEGA = 1 << 20
+MOST_THREADS = 1024
+
+
+def require_threads(threads: int | None) -> None:
+    """ValueError for a number of processor threads that torch could not be told."""
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads={threads}; expected 1 to {MOST_THREADS}")
 
 
 @dataclass(frozen=True)

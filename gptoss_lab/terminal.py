@@ -39,6 +39,7 @@ class Line:
 
     def write(self, text: str) -> None:
         """Put a text in the place of the last."""
+        text = printable(text)
         if self.shown:
             print("\r" + text.ljust(self.width) + ("" if text else "\r"), end="", file=sys.stderr, flush=True)
             self.width = len(text)

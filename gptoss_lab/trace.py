@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from . import points
-from .config import Config
-from .cost import human
-from .files import whole
+from .config import Config, is_whole
+from .cost import human, require_limit
+from .files import save_tensors, spare_weights
 from .model import Transformer, attend
+from .model.transformer import check
+from .opened import FORMAT, read
 from .tap import Edit, Recorder, force_eager
+from .terminal import printable
 from .text import tokens as text
 from .weights.plans import arithmetic
 
-FORMAT = "gptoss_lab trace 1"
 LIMIT = 2_000_000_000
 
 
@@ -69,19 +69,8 @@ class Trace:
 
     @property
     def caption(self) -> str:
-        """The source as one line, which figures print: the model, its weights, their dtype, products that are
-        not float32, arithmetic that is not exact, changes and edits."""
-        changes = [f"{field}={value}" for field, value in self.source["changes"].items()]
-        changed = "".join(
-            f"; {what}" for what in changes + [f"edited {name}" for name in self.source["edits"]]
-        )
-        model = self.source["model"]
-        weights = self.source["weights"].removeprefix(f"{model}, ")
-        products = self.source["products"]
-        how = "" if products == "float32" else f", products in {products}"
-        arithmetic = dict.fromkeys(form.rsplit(", ", 1)[-1] for form in self.source["forms"])
-        how += "".join(f", {one}" for one in arithmetic if one != "exact")
-        return f"{model} ({weights}), {self.source['dtype']}{how}{changed}"
+        """The source as one line, which figures print."""
+        return in_words(self.source)
 
     def axes(self, name: str) -> str:
         """The letters of a kept point's axes, as in the catalogue."""
@@ -94,9 +83,22 @@ class Trace:
         about = {"format": FORMAT, "labels": json.dumps(self.labels), "source": json.dumps(self.source)}
         order = {"order": json.dumps(list(self.values))}
         tensors = {"tokens": self.tokens, **{f"point:{name}": value for name, value in self.values.items()}}
-        with whole(path) as beside:
-            save_file(apart(tensors), beside, {**about, **order})
+        spare_weights(path, FORMAT)
+        save_tensors(apart(tensors), path, {**about, **order})
         return path
+
+
+def in_words(source: Mapping[str, Any]) -> str:
+    """A source as one line: the model, its weights, their dtype, products that are not float32, arithmetic
+    that is not exact, changes and edits."""
+    changes = [f"{field}={value}" for field, value in source["changes"].items()]
+    changed = "".join(f"; {what}" for what in changes + [f"edited {name}" for name in source["edits"]])
+    model = source["model"]
+    weights = source["weights"].removeprefix(f"{model}, ")
+    how = "" if source["products"] == "float32" else f", products in {source['products']}"
+    arithmetic = dict.fromkeys(form.rsplit(", ", 1)[-1] for form in source["forms"])
+    how += "".join(f", {one}" for one in arithmetic if one != "exact")
+    return printable(f"{model} ({weights}), {source['dtype']}{how}{changed}")
 
 
 def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -112,46 +114,7 @@ def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:
     """Open a file that `Trace.save` wrote; ValueError says what is wrong with one that it did not write."""
-    path = Path(path)
-    if not path.is_file():
-        there = "that is a folder" if path.is_dir() else "there is no such file"
-        raise ValueError(f"no trace at {str(path)!r}: {there}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            if about.get("format") != FORMAT:
-                raise ValueError(
-                    f"{str(path)!r} is a safetensors file, but no trace: format {about.get('format')!r}, "
-                    f"expected {FORMAT!r}"
-                )
-            order, labels, source = (json.loads(about[key]) for key in ("order", "labels", "source"))
-            values = {name: file.get_tensor(f"point:{name}") for name in order}
-            trace = Trace(file.get_tensor("tokens"), labels, source, values)
-    except (SafetensorError, KeyError, TypeError, RecursionError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as a trace: {error}") from error
-    if odd := unlike_ours(trace):
-        raise ValueError(f"{str(path)!r} is no trace: its {odd} are not as Trace.save writes them")
-    return trace
-
-
-SOURCE = {"model": str, "config": dict, "weights": str, "dtype": str, "products": str, "changes": dict,
-          "edits": list, "forms": list}  # fmt: skip
-
-
-def unlike_ours(trace: Trace) -> str | None:
-    """What in an opened file is of another kind than `Trace.save` writes, or does not fit the rest."""
-    tokens, labels, source = trace.tokens, trace.labels, trace.source
-    if tokens.ndim != 2 or tokens.dtype != torch.int64:
-        return "tokens"
-    if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
-        return "labels"
-    if len(labels) != tokens.shape[1]:
-        return "labels"
-    if not isinstance(source, dict) or not all(isinstance(source.get(k), kind) for k, kind in SOURCE.items()):
-        return "facts about the source"
-    axes = {point.name: len(point.axes.split()) for point in points.CATALOGUE}
-    right = (axes.get(points.general(name)) == value.ndim for name, value in trace.values.items())
-    return None if all(right) else "points"
+    return Trace(*read(Path(path)))
 
 
 def watch(
@@ -171,8 +134,8 @@ def watch(
     """
     ids = as_tokens(model, prompt)
     refuse_too_long(model, ids.shape[1])
-    if last is not None and last < 0:
-        raise ValueError(f"last={last}; expected how many of the last positions, or None for all")
+    if not (last is None or is_whole(last) and last >= 0):
+        raise ValueError(f"last={last!r}; expected how many of the last positions, or None for all")
     kept = points.match(keep, model.config)
     B, T = ids.shape
     refuse_too_much(points.trace_bytes(kept, model.config, B, T, T, last), limit, f"{B} × {T} tokens")
@@ -185,9 +148,10 @@ def watch(
 
 
 def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tensor:
-    """A prompt as B T int64 ids, on the CPU; ValueError where it is empty, or text for a model that has no
-    tokenizer.
+    """A prompt as B T int64 ids of its own, on the CPU; ValueError where it is empty, names tokens that there
+    are not, or is text for a model that has no tokenizer.
     """
+    require_model(model)
     if isinstance(prompt, str):
         if not prompt:
             raise ValueError("the prompt is empty: give at least one token")
@@ -206,9 +170,19 @@ def as_tokens(model: Transformer, prompt: str | Iterable[int] | Tensor) -> Tenso
             ) from None
     if ids.numel() == 0:
         raise ValueError("the prompt is empty: give at least one token")
-    if ids.is_floating_point() or ids.ndim not in (1, 2):
+    odd = ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool
+    if odd or ids.ndim not in (1, 2):
         raise ValueError(f"ids are {tuple(ids.shape)} {ids.dtype}; expected T or B T whole numbers")
-    return ids.to("cpu", torch.int64).reshape(-1, ids.shape[-1])
+    ids = ids.to("cpu", torch.int64, copy=True).reshape(-1, ids.shape[-1])
+    check(ids, model.config, None)
+    return ids
+
+
+def require_model(model: object, name: str = "model") -> None:
+    """ValueError for what is no model: its name alone, say."""
+    if not isinstance(getattr(model, "config", None), Config):
+        found = repr(model) if isinstance(model, str) else type(model).__name__
+        raise ValueError(f"{name} is {found}; expected a model, as lab.load('mini-oss') gives")
 
 
 def refuse_too_long(model: Transformer, tokens: int) -> None:
@@ -230,7 +204,7 @@ def label(model: Transformer, ids: list[int]) -> list[str]:
 def refuse_too_much(sizes: dict[str, int], limit: int, run: str) -> None:
     """ValueError with the arithmetic where a trace would take more than `limit` bytes."""
     total = sum(sizes.values())
-    if total <= limit:
+    if total <= require_limit(limit, "limit"):
         return
     general: dict[str, int] = {}
     for name, size in sizes.items():
@@ -286,6 +260,22 @@ def source_of(
         "edits": sorted(edit or {}),
         "forms": [form(one, tap.within(f"blocks.{n}"), sizes, cached) for n, one in enumerate(model.blocks)],
     }
+
+
+def require_made_by(model: Transformer, trace: Trace, edited: bool = True) -> None:
+    """ValueError unless a trace is of this model: its config, its weights, its products; without edits unless
+    `edited`.
+    """
+    require_model(model)
+    mine, theirs = source_of(model, None, (), (1,), cached=False), trace.source
+    apart = [field for field, value in mine["config"].items() if theirs["config"].get(field) != value][:4]
+    apart += [fact for fact in ("weights", "products") if theirs[fact] != mine[fact]]
+    apart += ["edits"] if theirs["edits"] and not edited else []
+    if apart:
+        raise ValueError(
+            f"the trace is of {trace.caption}; the model is {in_words(mine)}. They differ in "
+            f"{', '.join(apart)}: give the model that made the trace, or make the trace again with this one"
+        )
 
 
 def form(block: Any, tap: Recorder, passes: list[int], cached: bool) -> str:

@@ -372,7 +372,16 @@ def test_a_ratio_above_one_means_that_ours_is_faster() -> None:
     share = next(line for line in lines if "of what products allow" in line)
     # 128 tokens in 64 seconds; one FLOP a token, four a second
     assert "| 0.50 (0.50 to 0.50) | 0.50 (0.50 to 0.50) |" in share
-    assert page.least(found, report.decode) == 2.0
+    assert page.beside("decode", 1.0, found, report.decode) == ["decode", "≥ 1.00", "2.00", "yes"]
+
+
+def test_a_goal_that_rests_on_one_round_of_several_says_so() -> None:
+    rounds = [{"ours": block(1.0), "b": block(3.0), "c": block(2.0)}, {"ours": block(1.0), "b": block(5.0)}]
+    found = found_of(rounds)
+    found["asked"]["sides"] = ["ours", "b", "c"]
+    told = ["decode", "≥ 1.00", "2.00", "yes, in its one round"]
+    assert page.beside("decode", 1.0, found, report.decode) == told
+    assert page.beside("decode", 1.0, found_of([]), report.decode)[2:] == ["–", "–"]
 
 
 def test_a_side_that_was_killed_is_told_and_not_counted() -> None:
@@ -391,6 +400,24 @@ def test_the_page_is_what_the_results_say() -> None:
     assert (ROOT / "docs" / "performance.md").read_text("utf-8") == page.page(page.results())
 
 
+@pytest.mark.parametrize(("text", "said"), [
+    ("[]", "holds a list, expected a JSON object"), ('{"model": "m', "is no JSON"),
+    ("{}", "holds results of another"),
+])  # fmt: skip
+def test_results_that_are_damaged_are_named_with_a_way_on(capsys, tmp_path, text, said) -> None:
+    (tmp_path / "r.json").write_text(text)
+    assert cli.main(["bench", "--plan", "--out", str(tmp_path / "r.json")]) == 2
+    err = capsys.readouterr().err
+    assert f"r.json {said}" in err and "--fresh starts again" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("parts", [[], None, {"machine": 5}])
+def test_parts_that_are_damaged_are_not_gone_on_with(tmp_path, parts) -> None:
+    new = {name: name for name in ("model", "weights", *running.SAME)}
+    with pytest.raises(ValueError, match="holds no parts, or damaged ones; --fresh"):
+        running.merged(new | {"parts": parts}, new, tmp_path / "r.json")
+
+
 def test_a_page_without_results_says_so() -> None:
     assert "Not measured yet." in page.page({})
 
@@ -400,7 +427,13 @@ def test_a_page_without_results_says_so() -> None:
     [
         (["--beside", "nobody"], "--beside nobody; expected llama.cpp"),
         (["--limit", "-1"], "--limit -1; expected bytes"),
-        (["--rounds", "0"], "--rounds 0; expected at least 1"),
+        (["--rounds", "0"], "--rounds 0; expected 1 to 1000"),
+        (["--rounds", "9" * 20], "expected 1 to 1000"),
+        (["--threads", "9" * 20], "expected 1 to 1024"),
+        (["--threads", "0"], "threads=0; expected 1 to 1024"),
+        (["--limit", "inf"], "--limit inf; expected bytes"),
+        (["--minutes", "nan", "--out", "r.json"], "--minutes nan; expected 0 or more"),
+        (["--minutes", "inf", "--out", "r.json"], "--minutes inf; expected 0 or more"),
         (["--minutes", "1"], "name a file for the results with --out"),
         (["no-such-model"], "no model 'no-such-model'"),
         (["--device", "tpu"], "device='tpu'"),

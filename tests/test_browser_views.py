@@ -86,3 +86,15 @@ def test_positions_and_steps_say_what_the_trace_holds(page, told, token, layer, 
     words = page.locator(".gl-steps-found").inner_text()
     assert f"cosine {cosine:.3f}" in words
     assert f"“{lab.text.labels([best], model.tokenizer)[0]}”" in words
+
+
+def test_a_page_warns_of_what_is_no_number(browser, told, tmp_path, page):
+    model, _ = told
+    trace = lab.watch(model, TEXT, keep=views.keep_for(model.config))
+    trace["blocks.4.residual"][0, 5, 7] = float("inf")
+    odd = browser.new_page()
+    odd.goto(views.export_html(trace, tmp_path / "page.html", model=model, views="steps").as_uri())
+    warned = odd.locator("p[role=alert]").inner_text()
+    assert warned == "NaN or +∞ in residual of layers 4: shown as −∞, or as what may not be seen."
+    odd.close()
+    assert page.locator("p[role=alert]").is_hidden()

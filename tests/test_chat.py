@@ -132,6 +132,38 @@ def test_what_cannot_be_is_one_line(capsys, folder, options, message):
     assert not out and message in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("when", [0, 3])
+def test_a_lack_of_memory_ends_an_answer_and_not_the_conversation(capsys, folder, says, monkeypatch, when):
+    usable, rows = generation.usable, []
+
+    def short(*given):
+        rows.append(given)
+        if len(rows) == when + 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+        return usable(*given)
+
+    monkeypatch.setattr(generation, "usable", short)
+    assert says(folder, [ANSWER, ANSWER][: 1 + when], ["one", "two"]) == 0
+    out, err = capsys.readouterr()
+    assert "out of memory (tried to allocate 99 bytes)" in err and "/reset forgets what was said" in err
+    assert out.endswith(f"\n{SHOWN}\n") and "Traceback" not in err
+
+
+def test_a_gap_that_tiktoken_cannot_cut_is_told_and_the_conversation_goes_on(capsys, folder, says):
+    assert says(folder, [ANSWER], [" " * 1_500_000 + "a", "two"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{SHOWN}\n" and "a run of 200000 spaces or more; shorten it" in err
+
+
+def test_the_name_of_a_channel_does_not_steer_a_terminal(capsys, folder, says, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    said = "<|channel|>\x1b[2J<|message|>hm<|end|><|start|>assistant" + ANSWER
+    assert says(folder, [said, said], ["one"]) == 0
+    assert says(folder, [said, said], ["one"], "--show-analysis") == 0
+    out, err = capsys.readouterr()
+    assert "\x1b[2J" not in out + err and "[\\x1b[2J] hm" in out and "\\x1b[2J: 1 tokens" in err
+
+
 def test_a_temperature_that_cannot_be_is_told_and_nothing_is_said(capsys, folder, says):
     assert says(folder, [], ["one"], "--temperature", "-1") == 0
     assert "temperature=-1.0; expected 0" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -118,19 +119,69 @@ def test_a_large_model_is_mapped_as_stored_and_known_by_its_headers(
         load(folder)
 
 
-def test_an_interrupted_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = model_of(CONFIGS["gpt-oss"], seed=1)
-    save(old, folder)
+@pytest.mark.parametrize("at", [None, 0, 1, 2, 3, 4, 5, 6])
+def test_an_interrupted_save_leaves_the_old_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, at: int | None
+) -> None:
+    """The disk is full, or the file of number `at` cannot be moved, of three old ones and four new ones."""
+    save(model_of(CONFIGS["gpt-oss"], seed=1), folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    moves = []
 
     def full(*args: object, **more: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(saving, "save_file", full)
+    def moved(source: Path, place: Path) -> None:
+        moves.append(place)
+        if len(moves) - 1 == at:
+            raise OSError("no space left on device")
+        shutil.move(source, place)
+
+    if at is None:
+        monkeypatch.setattr(saving, "save_tensors", full)
+    else:
+        monkeypatch.setattr(saving, "save_tensors", lambda tensors, path, about: path.write_bytes(b"new"))
+        monkeypatch.setattr(saving.os, "replace", moved)
     with pytest.raises(OSError, match="no space"):
-        save(model_of(CONFIGS["gpt-oss"], seed=2), folder)
+        save(model_of(CONFIGS["gpt-oss"], seed=2), folder, extra_files={"more": b"new"})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
     assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("tokenizer.json", "tokenizer.json is a folder, in the place of a file"),
+    ("mine", "mine is a folder, in the place of a file"),
+    ("other.safetensors", "holds 'other.safetensors', which is not of a model there"),
+    ("", "toy' is not a folder; name another place"),
+    ("inside", "is not a folder, and .*inside' would lie in it"),
+])  # fmt: skip
+def test_a_folder_that_cannot_take_a_model_is_refused_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    if name in ("", "inside"):
+        folder.write_text("mine")
+    elif name == "other.safetensors":
+        save(model_of(CONFIGS["gpt2"]), folder)
+        (folder / name).write_bytes(b"mine")
+    else:
+        (folder / name).mkdir(parents=True)
+    monkeypatch.setattr(saving, "to_store", lambda *given: pytest.fail("weights were packed"))
+    with pytest.raises(ValueError, match=said):
+        save(model_of(CONFIGS["gpt2"]), folder / "inside" if name == "inside" else folder,
+             extra_files={"mine": b""})  # fmt: skip
+    assert folder.read_text() == "mine" if folder.is_file() else (folder / name).exists()
+
+
+@pytest.mark.parametrize("named", ["of an index", "alone"])
+def test_the_weights_of_the_old_model_make_way_whatever_their_names(folder: Path, named: str) -> None:
+    save(model_of(CONFIGS["gpt2"]), folder)
+    (folder / "model.safetensors").rename(folder / "part.safetensors")
+    if named == "of an index":
+        index = {"weight_map": {"a": "part.safetensors", "b": "gone.safetensors"}}
+        (folder / "some.safetensors.index.json").write_text(json.dumps(index))
+    save(model := model_of(CONFIGS["gpt-oss"]), folder)
+    assert same(load(folder), model)
+    assert [path.name for path in folder.glob("*safetensors*")] == ["model.safetensors"]
 
 
 def test_saving_over_a_model_replaces_it_and_keeps_other_files(folder: Path) -> None:

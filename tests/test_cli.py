@@ -145,6 +145,9 @@ def test_what_a_model_says_does_not_steer_a_terminal(capsys, monkeypatch):
     assert piped == "a\x1b[2Jb\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert answer(capsys, "generate", "--prompt", "Once", "--max-tokens", count)[1] == "a\\x1b[2Jb\n"
+    monkeypatch.undo()
+    told = answer(capsys, "generate", "--prompt", "é\x9b[2J", "--max-tokens", "1", "--json")[1]
+    assert "\x9b" not in told and json.loads(told)["prompt"] == "é\x9b[2J" and "é" in told
 
 
 def test_trace_saves_what_was_asked_and_lists_it(capsys, tmp_path):
@@ -264,6 +267,21 @@ def test_training_into_a_file_is_told_before_anything_is_made(capsys, tmp_path, 
         (["trace", "hi", "--keep", "logits", "--out", "."], "'.' is a folder; name a file in it"),
         (["trace", "hi " * 1100, "--keep", "logits"], "exceed the context of 1024"),
         (["explore", "hi " * 1100], "exceed the context of 1024"),
+        (["explore", "hi", "--out", "no/page.html"], "no folder 'no'"),
+        (["explore", "hi", "--out", "."], "'.' is a folder"),
+        (["explore", "hi", "--window", "9" * 26], "window=99999"),
+        (["explore", "hi", "--window", "²"], "--window '²'; expected a number of keys, or none"),
+        (["explore", "hi", "--window", ""], "--window ''; expected a number of keys, or none"),
+        (["explore", "hi", "--beside", ""], "the model's name is empty"),
+        (["cost", ""], "the model's name is empty"),
+        (["points", "--model", "a\x1b[2J"], "no model 'a\\x1b[2J'"),
+        (["train", "mini-oss", "--threads", "0"], "threads=0; expected 1 to 1024"),
+        (["train", "mini-oss", "--threads", "-1"], "threads=-1; expected 1 to 1024"),
+        (["train", "ladder", "--threads", "9" * 20], "expected 1 to 1024"),
+        (["train", "mini-oss", "--minutes", "inf"], "minutes=inf; expected more than 0"),
+        (["train", "mini-oss", "--minutes", "nan"], "minutes=nan; expected more than 0"),
+        (["train", "mini-oss", "--steps", "9" * 20], "expected 1 to 1,000,000,000"),
+        (["train", "mini-oss", "--seed", "9" * 20], "expected a whole number from 0 to 2^63 - 1"),
         (["generate", "--prompt", "hi", "--seed", "9" * 30], "seed=9999"),
         (["points", "--model", "no-such-folder"], "no-such-folder"),
         (["cost", "no-such-model"], "no-such-model"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -124,6 +125,7 @@ def test_what_is_no_change_is_refused(fields, told):
     (Change(experts_per_token=8), "experts_per_token=8; expected 1 to 7, the experts of toy-oss"),
     (Change(experts_per_token=0), "experts_per_token=0; expected 1 to 7"),
     (Change(window=0), "window=0; expected at least 1"),
+    (Change(window=10**30), f"window={10**30}; expected at least 1 .*, at most"),
 ])  # fmt: skip
 def test_what_does_not_fit_the_model_is_refused_before_anything_runs(change, told):
     with pytest.raises(ValueError, match=told):
@@ -139,6 +141,8 @@ def test_families_that_lack_a_part_say_so():
         Change(sinks_off=True).applied(random_model(qwen3()))
     with pytest.raises(ValueError, match="no change 'forbidden'; there are forbid, force"):
         Change.from_json({"forbidden": [1]})
+    with pytest.raises(ValueError, match="a change is int; expected a mapping"):
+        Change.from_json(5)
 
 
 @pytest.mark.parametrize("at_once", [1, 64 * 2**20])
@@ -195,6 +199,30 @@ def test_a_trace_that_is_there_already_is_of_this_prompt_and_is_made_again_where
             lab.compare(MODEL, TOKENS, change, before=lab.watch(MODEL, other, keep="*"))
     with pytest.raises(ValueError, match="likeliest=0; expected at least 1"):
         lab.compare(MODEL, TOKENS, likeliest=0)
+
+
+@pytest.mark.parametrize(("maker", "edit", "apart"), [
+    (random_model(gpt2()), None, "name, family, n_kv_heads, context: "),
+    (random_model(gpt_oss(), seed=9), None, "weights: "),
+    (MODEL.with_config(window=2), None, "window: "),
+    (MODEL, {"blocks.1.residual": lambda value, here: value * 0}, "edits: "),
+])  # fmt: skip
+def test_a_trace_of_another_model_or_of_an_edited_run_is_refused(maker, edit, apart):
+    given = lab.watch(maker, TOKENS, keep="*", edit=edit)
+    told = f"the trace is of {re.escape(given.caption)}; the model is .*They differ in {apart}"
+    with pytest.raises(ValueError, match=told):
+        lab.compare(MODEL, TOKENS, Change(forbid=[5]), before=given)
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    ({"model": "mini-oss"}, "model is 'mini-oss'; expected a model, as lab.load"),
+    ({"beside": "mini-gpt2"}, "beside is 'mini-gpt2'; expected a model"),
+    ({"change": {"forbid": [5]}}, "change is dict; expected a Change, as lab.Change"),
+    ({"change": {}}, "change is dict"),
+])  # fmt: skip
+def test_arguments_of_another_kind_are_refused(arguments, told):
+    with pytest.raises(ValueError, match=told):
+        lab.compare(**{"model": MODEL, "prompt": TOKENS, **arguments})
 
 
 def test_another_model_stands_beside_with_the_points_that_it_has():

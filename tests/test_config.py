@@ -180,6 +180,7 @@ CONTRADICTIONS = [
     (gpt_oss, "stop_ids", 5),
     (gpt_oss, "stop_ids", [5]),
     (gpt_oss, "stop_ids", (5.0,)),
+    (gpt_oss, "window", 10**26),
 ]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 from toys import FAMILIES, gpt2, gpt_oss, random_model, random_tokens, run
@@ -253,6 +254,22 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(monkeypatch, argume
     monkeypatch.setattr(type(model), "forward", lambda *a, **k: pytest.fail("it ran"))
     with pytest.raises(ValueError, match=message):
         lab.generate(model, **{"prompt": [1, 2], "max_tokens": 3, **arguments})
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    ({"prompt": [29]}, "tokens reach from 29 to 29; toy-oss knows 0 to 28"),
+    ({"model": "mini-oss"}, "model is 'mini-oss'; expected a model"),
+    ({"keep": "logits", "limit": "1e9"}, "limit='1e9'; expected bytes"),
+])  # fmt: skip
+def test_what_cannot_run_is_refused_before_the_first_token_is_asked_for(arguments, told):
+    with pytest.raises(ValueError, match=told):
+        lab.generate(**{"model": random_model(gpt_oss()), "prompt": [1], "max_tokens": 3, **arguments})
+
+
+def test_a_seed_may_be_a_whole_number_of_any_kind():
+    model = random_model(gpt_oss())
+    both = [ids(lab.generate(model, [1], 5, temperature=1.0, seed=seed)) for seed in (3, np.int64(3))]
+    assert both[0] == both[1]
 
 
 def test_nan_logits_are_told_and_not_sampled():

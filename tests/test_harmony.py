@@ -236,3 +236,10 @@ def test_a_reply_without_a_header_comes_as_it_is_made():
 def test_only_gpt_oss_encoding_speaks_harmony():
     assert harmony.speaks(ENCODING)
     assert not any(harmony.speaks(other) for other in (None, encoding("mini"), encoding("gpt2")))
+
+
+def test_a_text_that_tiktoken_cannot_cut_is_refused_wherever_it_stands():
+    gap = " " * 1_500_000 + "a"
+    for message in (Message("user", gap), Message("assistant", "", recipient=gap), harmony.developer(gap)):
+        with pytest.raises(ValueError, match="a run of 200000 spaces or more; shorten it"):
+            harmony.prompt([message], ENCODING)

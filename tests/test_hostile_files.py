@@ -19,6 +19,8 @@ from hostile import join, parts, shard
 from safetensors.torch import load_file, save_file
 from toys import one_thread  # noqa: F401
 
+from gptoss_lab.text.tokenizer_json import write_tokenizer
+from gptoss_lab.text.tokens import encoding
 from gptoss_lab.weights import CheckpointError, load, save
 from gptoss_lab.weights.reader import JSON_LIMIT, read_header
 
@@ -297,6 +299,11 @@ def test_a_damaged_tokenizer_is_a_checkpoint_error(folder: Path) -> None:
     refused(folder, "tokenizer.json")
     (folder / "tokenizer.json").write_text('{"model": ' * 100_000)
     refused(folder, "tokenizer.json")
+    write_tokenizer(folder, encoding("mini"), 64)
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    spec["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"(?:(?:.|..)+(?=$)b)|[\s\S]"
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    refused(folder, "tokenizer.json", "cutting a text failed")
 
 
 # --- at random -------------------------------------------------------------------------------------------

@@ -203,16 +203,29 @@ def test_only_some_models_are_trained_when_asked(tmp_path, quick):
         go(tmp_path, only="c")
 
 
-def test_a_damaged_result_is_refused_by_name(tmp_path):
-    (tmp_path / "a.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"a.json is no JSON .* delete it, and its run is made again"):
+@pytest.mark.parametrize(("text", "said"), [("{", "is no JSON"), ("[]", "holds a list")])
+def test_a_damaged_file_is_refused_by_name(tmp_path, quick, text, said):
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"a.json {said}.* delete it, and its run is made again"):
         results(tmp_path)
+    (tmp_path / "speeds.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"speeds.json {said}.* delete it to measure anew"):
+        go(tmp_path)
 
 
 def test_the_plan_alone_trains_nothing(tmp_path, quick, capsys):
     assert go(tmp_path, plan_only=True) == 3
     assert "0 of 3 runs are in" in capsys.readouterr().out
     assert not (tmp_path / "results").exists()
+
+
+def test_the_plan_can_be_asked_for_while_a_queue_runs_and_times_nothing_twice(tmp_path, quick, monkeypatch):
+    assert go(tmp_path, plan_only=True) == 3
+    monkeypatch.setattr(queue, "seconds_a_step", lambda *given: pytest.fail("timed again"))
+    before = (tmp_path / "speeds.json").stat().st_mtime_ns
+    with queue.alone(tmp_path):
+        assert go(tmp_path, plan_only=True) == 3
+    assert (tmp_path / "speeds.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -98,6 +98,20 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_an_empty_name_is_not_this_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(model_of(CONFIGS["gpt2"]), folder)
+    monkeypatch.chdir(folder)
+    assert load(".").config.name == folder.name
+    with pytest.raises(ValueError, match="the model's name is empty; give a known name, or a folder"):
+        load("")
+
+
+def test_a_folder_s_name_does_not_steer_a_terminal(tmp_path: Path) -> None:
+    named = save(model_of(CONFIGS["gpt2"]), tmp_path / "a\x1b[2Jb\x9b")
+    assert places.find(named) == ("a\\x1b[2Jb\\x9b", named)
+    assert load(named).config.name == "a\\x1b[2Jb\\x9b"
+
+
 def test_a_name_wins_over_a_folder_of_that_name(elsewhere: Path) -> None:
     save(model_of(CONFIGS["gpt2"]), Path("gpt2"))
     with pytest.raises(ValueError, match=r"'gpt2' are not on this machine; looked in .*hub.*GPTOSS_LAB_HOME"):

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import lzma
+import math
 import os
 import random
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+import tiktoken
 import torch
 from matplotlib.ft2font import FT2Font
 
@@ -158,6 +160,10 @@ def test_labels_name_special_tokens_missing_ids_and_bare_ids():
     assert labels(torch.tensor([4095, 4096]), encoding("mini")) == ["<|endoftext|>", "⟨id 4096⟩"]
     assert labels([-1], encoding("mini")) == ["⟨id -1⟩"]
     assert labels([5, 60000], None) == ["5", "60000"]
+    special = {"<|\x1b[2J|>": 256, "<|\x9b\n|>": 257}
+    made = tiktoken.Encoding("x", pat_str=".", mergeable_ranks={bytes([i]): i for i in range(256)},
+                             special_tokens=special)  # fmt: skip
+    assert labels([256, 257], made) == ["<|⟨U+001B⟩[2J|>", "<|⟨U+009B⟩⏎|>"]
 
 
 # Streams
@@ -270,10 +276,32 @@ def test_a_tokenizer_of_another_kind_is_left_alone(folder, tmp_path, change):
     lambda spec: spec["model"]["vocab"].update(a="x"),
     lambda spec: spec["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": "("}),
     lambda spec: spec.update(added_tokens=[{"content": "<|endoftext|>"}]),
+    lambda spec: spec["model"]["vocab"].update(a=-1),
+    *(lambda spec, token=token: spec["added_tokens"][0].update(id=token)
+      for token in (math.inf, -5, 2**40, 2**31, 1.0, True, None)),
+    *(lambda spec, name=name: spec["added_tokens"][0].update(content=name) for name in (5, "", None)),
+    *(lambda spec, regex=regex: spec["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": regex})
+      for regex in (5, [1], "", r"(?:(?:.|..)+(?=$)b)|[\s\S]")),
 ])  # fmt: skip
 def test_a_damaged_tokenizer_file_is_refused(folder, tmp_path, change):
     with pytest.raises(ValueError, match="tokenizer.json"):
         encoding_from(rewritten(folder, tmp_path, change))
+
+
+def test_a_pattern_that_gives_a_text_up_is_told(folder, tmp_path):
+    pattern = {"Regex": r"(?:(?:a|aa)+(?=$)b)|[\s\S]"}
+    made = encoding_from(
+        rewritten(folder, tmp_path, lambda s: s["pre_tokenizer"]["pretokenizers"][0].update(pattern=pattern))
+    )
+    assert encode("aba", made)
+    for special, said in ((False, "text of 60 characters .* tokenizer.json failed"), (True, "Max limit")):
+        with pytest.raises(ValueError, match=said):
+            encode("a" * 60, made, allow_special=special)
+
+
+def test_only_panics_become_mistakes():
+    with pytest.raises(KeyboardInterrupt), tokenizer_json.no_panic("waiting"):
+        raise KeyboardInterrupt
 
 
 def test_a_cut_off_tokenizer_file_is_refused(folder, tmp_path):

@@ -8,7 +8,7 @@ import os
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from toys import FAMILIES, gpt2, gpt_oss, random_model, random_tokens, run
 
@@ -82,6 +82,8 @@ def test_last_keeps_the_logits_of_the_last_positions_alone(model):
         ([], "empty"),
         ("text", "no tokenizer"),
         ([1.5], "whole numbers"),
+        ([True, False], r"\(2,\) torch.bool; expected T or B T whole numbers"),
+        ([1 + 2j], "complex64; expected T or B T whole numbers"),
         ([[[1]]], "B T"),
         ([29], "0 to 28"),
         (None, "kind NoneType"),
@@ -110,11 +112,24 @@ def test_a_text_may_be_as_long_as_the_context_and_a_wider_context_takes_more(mod
         ({"keep": 5}, "5 is no name of a point"),
         ({"edit": 5}, "edit is int; expected {glob: function}"),
         ({"last": -1}, "last=-1"),
+        ({"last": "1"}, "last='1'; expected how many"),
+        ({"last": 1.5}, "last=1.5; expected how many"),
+        ({"limit": "1e9"}, "limit='1e9'; expected bytes"),
+        ({"limit": float("nan")}, "limit=nan; expected bytes"),
+        ({"model": "mini-oss"}, r"model is 'mini-oss'; expected a model, as lab.load\('mini-oss'\) gives"),
+        ({"model": None}, "model is NoneType; expected a model"),
     ],
 )
 def test_arguments_of_another_kind_are_refused(model, arguments, message):
     with pytest.raises(ValueError, match=message):
-        lab.watch(model, [1, 2], **arguments)
+        lab.watch(**{"model": model, "prompt": [1, 2], **arguments})
+
+
+def test_a_trace_keeps_its_tokens_when_the_callers_change(model):
+    ids = torch.tensor([[1, 2, 3]])
+    trace = lab.watch(model, ids, keep="logits")
+    ids[0, 0] = 99
+    assert trace.tokens.tolist() == [[1, 2, 3]]
 
 
 def test_a_missing_point_says_why_and_an_unknown_one_names_the_nearest():
@@ -243,6 +258,37 @@ def test_a_trace_saved_and_opened_is_the_same(model, tmp_path):
     assert os.listdir(tmp_path) == ["t.safetensors"]
 
 
+def test_every_kind_of_trace_is_opened_again(model, tmp_path):
+    def fail(value, here):
+        raise KeyError("an edit's own mistake")
+
+    stopped = lab.generate(model, [1, 2], 5, keep="*", edit={"embedding": fail})
+    with pytest.raises(KeyError, match="own mistake"):
+        next(iter(stopped))
+    narrow = lab.load("mini-oss", dtype=torch.bfloat16)
+    kept = [lab.watch(model, [1, 2, 3], last=n) for n in (0, 1, 9)]
+    kept += [lab.watch(random_model(family()), [1, 2]) for family in FAMILIES.values()]
+    kept += [lab.watch(narrow, "Once"), lab.generate(model, [1] * 9, 3, keep="*").trace, stopped.trace]
+    kept += [lab.watch(model.with_config(swiglu_limit=float("inf"), context=40), [1], edit={"logits": minus})]
+    for n, trace in enumerate(kept):
+        again = lab.open_trace(trace.save(tmp_path / str(n)))
+        assert again.source == trace.source and list(again) == list(trace)
+
+
+def minus(value, here):
+    """An edit."""
+    return -value
+
+
+def test_a_full_disk_is_told_as_the_systems_error(model, tmp_path, monkeypatch):
+    def full(*args):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="t.safetensors' could not be written.*No space left"):
+        lab.watch(model, [1], keep="logits").save(tmp_path / "t.safetensors")
+
+
 def test_a_failed_save_leaves_the_old_file_and_nothing_beside_it(model, tmp_path, monkeypatch):
     trace = lab.watch(model, [1, 2], keep="logits")
     path = trace.save(tmp_path / "t.safetensors")
@@ -251,7 +297,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_beside_it(model, tmp_path
     def fail(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("gptoss_lab.trace.save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     with pytest.raises(OSError, match="no space"):
         trace.save(path)
     assert path.read_bytes() == before
@@ -282,10 +328,59 @@ def test_a_file_that_is_no_trace_is_refused_in_words(tmp_path, content):
         ("tokens", torch.ones(2, dtype=torch.int64), "tokens are not"),
         ("point:logits", torch.ones(2, 29), "points are not"),
         ("point:blocks.0.nonsense", torch.ones(1, 2, 29), "points are not"),
+        ("labels", '["\\ud800", "b"]', "labels and source cannot be: .*surrogates not allowed"),
+        ("order", "9" * 5000, "cannot be read"),
+        ("tokens", torch.ones(0, 2, dtype=torch.int64), "tokens are not"),
+        ("tokens", torch.tensor([[1, 10**9]]), "tokens reach from 1 to 1000000000; there are 0 to 28"),
+        ("tokens", torch.tensor([[1, -5]]), "tokens reach from -5 to 1"),
+        ("point:logits", torch.ones(1, 3, 29), r"'logits' is \(1, 3, 29\) .*expected \(1, 2, 29\)"),
+        ("point:logits", torch.ones(1, 2, 29, dtype=torch.int64), "'logits' is .*int64, expected .*float32"),
+        ("point:blocks.0.attention.pattern", torch.ones(1, 8, 9, 9), r"expected \(1, 8, 2, 2\)"),
+        ("point:blocks.0.experts.choice", torch.ones(1, 2, 2), "float32, expected .*int64"),
+        ("point:blocks.0.experts.choice", torch.full((1, 2, 2), -1), "choice' reach from -1 to -1"),
+        ("point:blocks.0.experts.choice", torch.full((1, 2, 2), 2**40), "there are 0 to 6"),
     ],
 )
 def test_a_file_whose_parts_do_not_fit_is_refused_in_words(model, tmp_path, part, value, said):
     path = lab.watch(model, [1, 2], keep="logits").save(tmp_path / "t")
+    rewrite(path, part, value)
+    with pytest.raises(ValueError, match=said):
+        lab.open_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "said"),
+    [
+        ("config", {"n_layers": 10**9}, "asks for 1000000000 layers; at most 1024"),
+        ("config", {"d_head": 2 * 10**9}, "asks for 2000000000 channels in a head"),
+        ("config", {"rope_theta": 10**400}, "labels and source cannot be"),
+        ("config", {"norm_eps": 10**400}, "labels and source cannot be"),
+        ("config", {"n_heads": "8"}, "n_heads='8'; expected a positive whole number"),
+        ("config", {"depth": 3}, "not the fields of a config"),
+        ("config", {"name": "another"}, "facts about the source are not"),
+        ("changes", {"window": 5}, "facts about the source are not"),
+        ("edits", [5], "facts about the source are not"),
+        ("forms", [5], "facts about the source are not"),
+        ("weights", "\ud800", "labels and source cannot be"),
+    ],
+)
+def test_a_file_that_claims_what_no_model_is_is_refused_in_words(model, tmp_path, fact, value, said):
+    trace = lab.watch(model, [1, 2], keep="logits")
+    trace.source[fact] = trace.source[fact] | value if isinstance(value, dict) else value
+    path = trace.save(tmp_path / "t")
+    with pytest.raises(ValueError, match=said):
+        lab.open_trace(path)
+
+
+def test_a_files_words_do_not_steer_a_terminal(model, tmp_path):
+    trace = lab.watch(model, [1, 2], keep="logits")
+    trace.source["weights"], trace.source["edits"] = "\x1b[2J", ["\x9b31m"]
+    again = lab.open_trace(trace.save(tmp_path / "t"))
+    assert again.caption == r"toy-oss (\x1b[2J), float32; edited \x9b31m" and again.caption in repr(again)
+
+
+def rewrite(path, part, value):
+    """Put another text, or another tensor, in a trace's file."""
     with safe_open(path, "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
     if isinstance(value, str):
@@ -294,8 +389,6 @@ def test_a_file_whose_parts_do_not_fit_is_refused_in_words(model, tmp_path, part
         tensors[part] = value
         about["order"] = json.dumps([name[6:] for name in tensors if name.startswith("point:")])
     save_file(tensors, path, about)
-    with pytest.raises(ValueError, match=said):
-        lab.open_trace(path)
 
 
 def test_another_safetensors_file_is_no_trace(tmp_path):

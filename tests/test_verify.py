@@ -153,6 +153,31 @@ def test_what_is_no_number_is_found_and_named(
     assert report["results"]["load"][0] == "FAIL" and "continuation" not in report
 
 
+def test_logits_that_are_no_numbers_fail_and_the_report_is_written_all_the_same(
+    asked: Any, tmp_path: Path
+) -> None:
+    """Finite weights, and a norm over whose bounds float32 goes."""
+    folder = write(tmp_path / "toy", OSS.with_changes(stored="float32"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"].fill_(3e38)
+    save_file(tensors, folder / "model.safetensors")
+    report = asked(folder)
+    results = report["results"]
+    assert not report["passed"] and results["numbers"][0] == results["load"][0] == "PASS"
+    assert results["text"][0] == results["continuation"][0] == "FAIL"
+    assert "logits" in results["continuation"][1] and report["bits_per_byte"]["all"] is None
+    text = (tmp_path / "report.json").read_text()
+    assert "NaN" not in text.split('"checks"')[0] and "Infinity" not in text and ": NaN" not in text
+    assert report["seconds"].keys() == {"files", "numbers", "load", "text", "continuation"}
+
+
+def test_what_a_file_is_called_does_not_steer_a_terminal(asked: Any, tmp_path: Path) -> None:
+    folder = write(tmp_path / "a\x9b", OSS)
+    (folder / "model.safetensors").rename(folder / "\x1b[2J.safetensors")
+    said = "\n".join(asked(folder)["said"])
+    assert "\x1b" not in said and "\x9b" not in said and "\\x1b[2J.safetensors" in said
+
+
 # --- what is published, and what was before ---
 
 

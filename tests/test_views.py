@@ -87,6 +87,32 @@ def test_a_band_takes_no_more_room_than_its_window():
     assert payload.packed(["H", "T", "S"], pattern)[0]["count"] == 2 * 40 * 41 // 2
 
 
+@needs_node
+def test_the_largest_numbers_are_read_back_as_they_are(tmp_path):
+    extremes = torch.tensor([-3e38, 0.0, 3e38])
+    about, data = payload.packed(["D"], extremes)
+    given = json.dumps([{**about, "offset": 0}, list(data), (page.STATIC / "core.js").as_uri()])
+    (tmp_path / "read.mjs").write_text(f"""
+        const [about, bytes, core] = {given};
+        const {{ Values }} = await import(core);
+        console.log(JSON.stringify([...new Values(about, Uint8Array.from(bytes)).row()]));
+    """)
+    done = subprocess.run([NODE, str(tmp_path / "read.mjs")], capture_output=True, text=True, check=True)
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), extremes, rtol=1e-6, atol=about["step"])
+
+
+@pytest.mark.parametrize(("odd", "warned"), [
+    (torch.nan, True), (torch.inf, True), (-torch.inf, False), (3e38, False),
+])  # fmt: skip
+def test_points_with_what_is_no_number_are_named(odd, warned):
+    model, trace = toy()
+    trace["blocks.1.residual"][0, 2, 3] = odd
+    header, _ = payload.packed_views(trace, model)
+    told = "NaN or +∞ in residual of layers 1: shown as −∞, or as what may not be seen."
+    assert header["no_numbers"] == (told if warned else "")
+    assert (told in header["summary"]) == warned and page.escaped(header)
+
+
 def test_what_is_minus_infinity_or_nan_is_a_hole():
     about, data = payload.packed(["T", "E"], torch.tensor([[1.0, -torch.inf], [torch.nan, 3.0]]))
     codes = torch.frombuffer(bytearray(data), dtype=torch.uint16).tolist()
@@ -133,6 +159,49 @@ def test_a_trace_that_fills_nothing_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_trace_of_another_model_is_not_shown_under_this_ones_name(tmp_path):
+    model, trace = toy()
+    others = {"window": model.with_config(window=None), "weights": random_model(gpt_oss(), seed=9)}
+    for apart, other in others.items():
+        with pytest.raises(ValueError, match=rf"the trace is of toy-oss \(.*They differ in {apart}: give"):
+            views.export_html(trace, tmp_path / "page.html", model=other)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("call", "told"), [
+    (lambda model, trace: views.explore("mini-oss"), "model is 'mini-oss'; expected a model"),
+    (lambda model, trace: views.steps(trace, "mini-oss"), "model is 'mini-oss'; expected a model"),
+    (lambda model, trace: views.compare("mini-oss", "hi"), "model is 'mini-oss'; expected a model"),
+    (lambda model, trace: views.compare(model, [1], beside="gpt2"), "beside is 'gpt2'; expected a model"),
+    (lambda model, trace: views.steps("t.safetensors"), r"as lab.open_trace\('t.safetensors'\) gives"),
+    (lambda model, trace: views.export_html("t.safetensors", "x.html"), "this is str; expected a trace"),
+    (lambda model, trace: views.export_html(None, "x.html"), "this is NoneType; expected a trace"),
+    (lambda model, trace: views.export_html(trace, "x.html", limit=10), r"takes \d+ bytes .*raise limit=10"),
+    (lambda model, trace: views.export_html(trace, "x.html", limit=torch.nan), "limit=nan; expected bytes"),
+    (lambda model, trace: views.export_html(trace, "x.html", views="expert"), "no view 'expert'; there are"),
+])  # fmt: skip
+def test_a_slip_is_told_in_words(call, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=told):
+        call(*toy())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_view_may_be_named_alone_and_a_limit_may_be_none(tmp_path):
+    model, trace = toy()
+    file = views.export_html(trace, tmp_path / "page.html", model=model, views="experts", limit=float("inf"))
+    header = json.loads(script_blocks(file.read_text("utf-8"))[0])
+    assert views.keep_for(model.config, "experts") == views.keep_for(model.config, ["experts"])
+    assert header["views"] == ["experts"] == views.shown(trace, model, "experts").header["views"]
+
+
+def test_a_model_without_the_clamp_is_shown(tmp_path):
+    model = random_model(gpt_oss()).with_config(swiglu_limit=float("inf"))
+    trace = watch(model, [1, 2, 3], keep=views.keep_for(model.config))
+    file = views.export_html(trace, tmp_path / "page.html", model=model)
+    assert json.loads(script_blocks(file.read_text("utf-8"))[0])["config"]["swiglu_limit"] is None
+
+
 def test_unknown_views_and_folders_are_refused(tmp_path):
     model, trace = toy()
     with pytest.raises(ValueError, match="no view 'expert'; there are experts, attention"):
@@ -141,16 +210,9 @@ def test_unknown_views_and_folders_are_refused(tmp_path):
         views.export_html(trace, tmp_path / "nowhere" / "page.html", model=model)
 
 
-def test_the_config_of_a_trace_is_found_or_asked_for(tmp_path):
+def test_the_config_of_a_trace_is_the_models_own_or_the_recorded_one():
     model, trace = toy()
-    assert payload.config_of(trace, model) is model.config
-    del_config = {k: v for k, v in trace.source.items() if k != "config"}
-    trace.source.clear()
-    trace.source.update(del_config)
-    with pytest.raises(ValueError, match="'toy-oss', which is no known name, and holds no config"):
-        payload.config_of(trace)
-    trace.source["model"], trace.source["changes"] = "gpt-oss-20b", {"window": "64"}
-    assert payload.config_of(trace).windows[:2] == (64, None)
+    assert payload.config_of(trace, model) is model.config and payload.config_of(trace) == model.config
 
 
 def test_a_recorded_config_survives_saving(tmp_path):
@@ -274,6 +336,12 @@ def test_a_view_may_ask_the_kernel_for_more(live):
     assert live.__dict__["out"][-1] == {"id": 2, "twice": 42}
 
 
+def test_whatever_goes_wrong_the_browser_is_answered(live):
+    live.handlers["fail"] = lambda message: message["nothing of this name"]
+    live._answer(live, {"id": 3, "type": "fail"}, [])
+    assert live.__dict__["out"][-1] == {"id": 3, "error": "KeyError: 'nothing of this name'"}
+
+
 def test_models_without_a_tokenizer_show_ids_and_take_no_text():
     model = random_model(gpt_oss())
     widget = views.explore(model)
@@ -301,6 +369,13 @@ def test_the_code_that_is_copied_draws_the_view():
     made = scope["trace"]
     assert made.tokens.equal(trace.tokens) and last == "lab.views.attention(trace, model)"
     assert views.attention(made, scope["model"]).header["labels"] == trace.labels
+
+
+def test_the_code_for_a_model_in_a_folder_has_a_place_for_its_path():
+    model, trace = toy()
+    code = payload.code_for("experts", trace, model)
+    name = model.config.name
+    assert f"model = lab.load('path/to/{name}')  # the folder where it lies\n" in code
 
 
 # Two runs
@@ -366,6 +441,8 @@ def test_a_change_that_is_made_is_run_and_undone(live):
 @pytest.mark.parametrize(("message", "told"), [
     ({"change": {"forbid": [[None, 9]]}}, "there is no expert 9"),
     ({"change": {"fly": 1}}, "no change 'fly'"),
+    ({"change": 5}, "a change is int; expected a mapping"),
+    ({"change": {"window": 10**30}}, f"window={10**30}; expected at least 1"),
     ({"change": {}, "other": "../etc"}, "'../etc' cannot stand beside toy-oss; no shipped model can"),
 ])  # fmt: skip
 def test_a_change_that_cannot_be_made_is_answered_in_words_and_leaves_what_was_there(live, message, told):

@@ -74,5 +74,5 @@ def test_a_trace_without_residuals_is_refused_with_what_to_keep():
     model, tokens, _ = toy()
     with pytest.raises(ValueError, match=r"lacks 'embedding' \(4 of the 7 residuals.*residual_mid"):
         read_out_early(model, watch(model, tokens, keep="blocks.*.residual"))
-    with pytest.raises(ValueError, match="10 channels, the model's 12"):
+    with pytest.raises(ValueError, match="They differ in d_model: give the model that made the trace"):
         read_out_early(random_model(gpt_oss(d_model=12)), watch(model, tokens, keep=KEEP))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..cost import checkpoint_bytes, human
+from ..machine import require_threads
 from ..weights.checkpoint import open_checkpoint
 from ..weights.loading import usable
 from ..weights.places import find
@@ -21,6 +23,7 @@ NEEDS = {"llama.cpp": "llama_cpp", "llama.cpp-mapped": "llama_cpp", "transformer
          "transformers-loop": "transformers"}  # fmt: skip
 LIMITS = (16e9, 12e9, 10e9)  # of --whole, for a model that takes most of the last
 LARGE = 8e9
+MOST_ROUNDS = 1000
 
 
 def asked_for(
@@ -75,17 +78,16 @@ def asked_for(
 
 def check(asked: Asked) -> None:
     """ValueError for numbers out of range, for sides that cannot run here, and where no limit can be held."""
-    if asked.rounds < 1:
-        raise ValueError(f"--rounds {asked.rounds}; expected at least 1")
-    if asked.threads < 1:
-        raise ValueError(f"--threads {asked.threads}; expected at least 1")
+    if not 1 <= asked.rounds <= MOST_ROUNDS:
+        raise ValueError(f"--rounds {asked.rounds}; expected 1 to {MOST_ROUNDS}")
+    require_threads(asked.threads)
     for kind in asked.beside:
         if kind not in KINDS[1:]:
             raise ValueError(f"--beside {kind}; expected {', '.join(KINDS[1:])}")
         if importlib.util.find_spec(NEEDS[kind]) is None:
             raise ValueError(f"--beside {kind} needs the extra 'bench': pip install 'gptoss-lab[bench]'")
     for limit in asked.limits:
-        if not limit > 0:
+        if not 0 < limit < math.inf:
             raise ValueError(f"--limit {limit:g}; expected bytes, as 16e9")
         try:
             make(limit).remove()

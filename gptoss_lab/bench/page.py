@@ -36,7 +36,8 @@ one machine's memory may be a third slower an hour later: compare only what ran 
 ## What was to be reached, and what was
 
 On two cores, within 16e9 bytes, pages of files included. “llama.cpp” stands for the faster of its two
-forms, and “transformers” for the faster of two ways to call it.
+forms, and “transformers” for the faster of two ways to call it. A ratio is the median of the rounds' own
+ratios, so that it need not be the ratio of two medians that stand further down.
 
 {goals}
 
@@ -122,8 +123,8 @@ with cgroup v2: they are written from its documentation and were not tried.
     gptoss-lab bench gpt-oss-20b --whole --out mine.json    # all of this, in as many goes as you like
 
 It says what it will do and how long that takes before it starts (`--plan`: and no more). Beside llama.cpp:
-`pip install 'gptoss-lab[bench]'`, which compiles it for the processor at hand, then `--beside llama.cpp
---gguf FILE`; the file is written where it is missing. Without the real weights: `python
+`pip install -e '.[bench]'` in the project's folder, which compiles it for the processor at hand, then
+`--beside llama.cpp --gguf FILE`; the file is written where it is missing. Without the real weights: `python
 benchmarks/random_checkpoint.py FOLDER`. A limit needs the right to make a memory group (root, or a group of
 one's own). Without it the program says so, and `systemd-run --user --scope -p MemoryMax=16000000000
 gptoss-lab bench gpt-oss-20b` holds all of it to a limit. Close everything else first: a laptop on its
@@ -142,11 +143,14 @@ def results(folder: Path = RESULTS) -> dict[str, Found]:
     return found
 
 
-def least(found: Found, of: report.Of) -> float | None:
-    """Ours over the strongest of the others: the smallest median of ratios; None where nothing is in."""
+def beside(what: str, bound: float, found: Found, of: report.Of) -> list[str]:
+    """A row of ours over the strongest of the others: the smallest median of ratios. Where it was beside us
+    in one round alone, the row says so."""
     blocks, sides = report.rounds(found), found["asked"]["sides"][1:]
-    ratios = [report.ratios(blocks, kind, of) for kind in sides]
-    return min((statistics.median(some) for some in ratios if some), default=None)
+    each = [some for some in (report.ratios(blocks, kind, of) for kind in sides) if some]
+    strongest = min(each, key=statistics.median, default=[])
+    row = goal(what, bound, statistics.median(strongest) if strongest else None)
+    return [*row[:3], f"{row[3]}, in its one round"] if len(strongest) == 1 < len(blocks) else row
 
 
 def goal(
@@ -166,9 +170,9 @@ def of_large(found: Found) -> list[list[str]]:
     context = parts.get("long context", {}).get("ratio")
     error = parts.get("accuracy", {}).get("worst agreed")
     return [
-        goal("decode, ours / llama.cpp", 1.0, least(found, report.decode)),
+        beside("decode, ours / llama.cpp", 1.0, found, report.decode),
         goal("decode, of what memory allows", 0.85, statistics.median(shares) if shares else None),
-        *(goal(f"prompt of {length}, ours / llama.cpp", 1.1, least(found, report.prompt(length)))
+        *(beside(f"prompt of {length}, ours / llama.cpp", 1.1, found, report.prompt(length))
           for length in (128, 512)),
         goal("peak", 14.3e9, max(peaks, default=None), most=True, form=human),
         goal("first token, warm, seconds", 2.0, warm and warm["all"], most=True),
@@ -182,8 +186,8 @@ def of_large(found: Found) -> list[list[str]]:
 def of_mini(found: Found) -> list[list[str]]:
     """The goals of mini-oss."""
     return [
-        goal("mini-oss, decode, ours / transformers", 3.0, least(found, report.decode)),
-        *(goal(f"mini-oss, prompt of {length}, ours / transformers", 1.5, least(found, report.prompt(length)))
+        beside("mini-oss, decode, ours / transformers", 3.0, found, report.decode),
+        *(beside(f"mini-oss, prompt of {length}, ours / transformers", 1.5, found, report.prompt(length))
           for length in (128, 512)),
     ]  # fmt: skip
 

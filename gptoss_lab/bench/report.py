@@ -185,7 +185,8 @@ def of_the_machine(found: Found) -> str:
     if found["checkpoint"] > IN_CACHE:
         said += (
             f" So decoding, which reads {human(token['bytes'])} a token, can reach "
-            f"{short(read / token['bytes'])} tokens/s, and a prompt, {human(token['FLOP'], 'FLOP')} a token, "
+            f"{short(read / token['bytes'])} tokens/s at this bandwidth (which is not the same in every "
+            f"round), and a prompt, {human(token['FLOP'], 'FLOP')} a token, "
             f"{short(figures['products'] / token['FLOP'])}."
         )
     return said
@@ -200,7 +201,8 @@ def of_the_context(found: Found) -> str:
     slow, quick = (1 / statistics.median(took[name]) for name in ("long", "short"))
     return (
         f"With {found['asked']['context']:,} tokens in the cache decoding runs at {took['ratio']:.2f} of its "
-        f"speed with 128: {short(slow)} and {short(quick)} tokens/s, medians of five in turn. The caches "
+        f"speed with 128: {short(slow)} and {short(quick)} tokens/s, medians of five in turn, "
+        "as that share is the median of five. The caches "
         "hold made-up keys and values."
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,9 +20,10 @@ import torch
 from safetensors import safe_open
 
 from ..cost import PROGRAM_BYTES, bytes_per_token, checkpoint_bytes, flop_per_token, human
-from ..files import whole
+from ..files import read_object, whole
 from ..study.findings import machine as machine_kind
 from ..study.findings import now, versions
+from ..terminal import printable
 from .parts import PROMPT, Asked, machine_figures, parts
 from .report import table
 
@@ -32,6 +34,7 @@ TIMING = tuple(
     for name in ("blocks", "groups", "llama", "machine", "ours", "parts", "reference", "side")
 )
 SAME = ("asked", "machine", "code")
+ANEW = "--fresh starts again, --out names another file"
 
 
 def code() -> str:
@@ -72,7 +75,7 @@ def described(files: tuple[Path, ...]) -> str:
     if not files:
         return ""
     with safe_open(files[0], framework="pt") as opened:
-        return str((opened.metadata() or {}).get("weights", ""))
+        return printable((opened.metadata() or {}).get("weights", ""))
 
 
 def bench(
@@ -87,11 +90,13 @@ def bench(
     """Measure, saying each step; what was found, `left` naming the parts that are still to be done.
 
     out: the file of results, which the same command goes on with. minutes: begin no further part after so
-    long. ValueError where the file holds results of another question, machine or code.
+    long. ValueError where the file holds results of another question, machine or code, or no results.
     """
+    if minutes is not None and not 0 <= minutes < math.inf:
+        raise ValueError(f"--minutes {minutes:g}; expected 0 or more")
     begun, found = time.monotonic(), question(asked, command)
     if out is not None and out.exists() and not fresh:
-        found = merged(json.loads(out.read_text("utf-8")), found, out)
+        found = merged(read_object(out, ANEW), found, out)
     torch.set_num_threads(asked.threads)
     done: dict[str, Any] = found["parts"]
     if "machine" not in done:
@@ -147,6 +152,8 @@ def merged(old: dict[str, Any], new: dict[str, Any], out: Path) -> dict[str, Any
     """What a file holds, to go on with; ValueError where it answers another question."""
     other = [name for name in ("model", "weights", *SAME) if old.get(name) != rounded(new)[name]]
     if other:
-        raise ValueError(f"{out} holds results of another {' and '.join(other)}; --fresh starts again, "
-                         "--out names another file")  # fmt: skip
-    return {**new, "parts": old["parts"]}
+        raise ValueError(f"{out} holds results of another {' and '.join(other)}; {ANEW}")
+    done = old.get("parts")
+    if not isinstance(done, dict) or not all(isinstance(part, dict) for part in done.values()):
+        raise ValueError(f"{out} holds no parts, or damaged ones; {ANEW}")
+    return {**new, "parts": done}

@@ -24,7 +24,7 @@ from ..generation import generate
 from ..model import Transformer
 from ..tap import Edit
 from ..text.tokens import token_bytes
-from ..trace import Trace, as_tokens, watch
+from ..trace import Trace, as_tokens, require_made_by, require_model, watch
 from .edits import Change
 
 AT_ONCE = 64 * 2**20  # bytes of logits that are alive
@@ -77,10 +77,14 @@ def compare(
     holds the last block's residual.
 
     ValueError where the change does not fit the model, where `beside` cuts text into other tokens or has a
-    shorter context, or where `before` is of another prompt.
+    shorter context, or where `before` is of another prompt, of another model, or edited.
     """
+    require_model(model)
+    require(change is None or isinstance(change, Change),
+            f"change is {type(change).__name__}; expected a Change, as lab.Change(forbid=[5])")  # fmt: skip
     change, beside = change or Change(), None if beside is model else beside
     if beside is not None:
+        require_model(beside, "beside")
         require_same_tokens(model, beside)
     other, edit = change.applied(beside or model)
     tokens = as_tokens(model, prompt)
@@ -88,6 +92,8 @@ def compare(
     require(likeliest > 0, f"likeliest={likeliest}; expected at least 1")
     require(before is None or torch.equal(before.tokens.cpu(), tokens.cpu()),
             "`before` is a trace of another prompt; leave it out, and the prompt is run")  # fmt: skip
+    if before is not None:
+        require_made_by(model, before, edited=False)
     keeps = shared_out(keep, model, other)
     if before is None or last_residual(model) not in before:
         before = watched(model, tokens, keeps[0], {})

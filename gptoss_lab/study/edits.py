@@ -60,6 +60,8 @@ class Change:
     @classmethod
     def from_json(cls, made: Mapping[str, Any]) -> Change:
         """The change that `to_json` described, or a part of it. ValueError for what is no field."""
+        told = f"a change is {type(made).__name__}; expected a mapping, as {{'forbid': [5]}}"
+        require(isinstance(made, Mapping), told)
         known = [f.name for f in fields(cls)]
         for name in made:
             require(name in known, f"no change {name!r}; there are {', '.join(known)}")
@@ -97,8 +99,8 @@ class Change:
             require(not off or left >= kept,
                     f"layer {layer}: {len(off)} of {E} experts are forbidden, so {left} could answer; "
                     f"{kept} are needed for a token")  # fmt: skip
-        if isinstance(self.window, int):
-            require(self.window > 0, f"window={self.window}; expected at least 1 (the query itself)")
+        if self.window != SAME:
+            config.with_changes(window=self.window)  # a config says what a window may be
 
     def applied(self, model: Transformer) -> tuple[Transformer, dict[str, Edit]]:
         """The model under the changed config (the same weights), and the edits for `watch` and `generate`."""

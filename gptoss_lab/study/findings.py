@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..terminal import printable
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Findings:
 
     def add(self, result: str, what: str, detail: str) -> None:
         """One more."""
-        self.say(f"{result}  {what}: {detail}")
+        self.say(printable(f"{result}  {what}: {detail}"))
         for place, instead in [*((place, "FOLDER") for place in self.places), (Path.home(), "~")]:
             detail = detail.replace(str(place), instead) if len(place.parts) > 1 else detail
         self.checks.append({"what": what, "result": result, "detail": detail})
@@ -42,6 +44,15 @@ class Findings:
     def passed(self) -> bool:
         """Whether nothing failed."""
         return all(check["result"] != "FAIL" for check in self.checks)
+
+
+def without_nan(value: Any) -> Any:
+    """The same, with None for numbers that are none: JSON knows no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256_of(path: Path) -> str:

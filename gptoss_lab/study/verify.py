@@ -23,7 +23,9 @@ import torch
 
 from ..config import NAMED, Config, differing
 from ..cost import SMALL, checkpoint_bytes, flop_per_token, human, parameters
+from ..files import writable
 from ..generation import generate
+from ..mistakes import in_a_line
 from ..model import Transformer
 from ..text.tokenizer_json import write_whole
 from ..text.tokens import encode
@@ -37,7 +39,7 @@ from ..weights.mxfp4 import LARGEST_SCALE
 from ..weights.places import ASSETS, SHIPPED, find
 from ..weights.plans import arithmetic
 from ..weights.reader import CheckpointError
-from .findings import Findings, machine, main_memory, now, sha256_of, versions
+from .findings import Findings, machine, main_memory, now, sha256_of, versions, without_nan
 
 Stated = tuple[int | None, str]  # bytes, where they are stated, and sha256
 REPORTS = ASSETS / "reports"
@@ -58,16 +60,14 @@ def verify(
     """Check a model, say each result, write the report to `out` (None: verify-NAME.json here) and return it.
 
     source: a known name or a folder. windows: of 256 tokens, of each domain's held-out text. A report that
-    has not "passed" has a check that failed; checks that this makes impossible are left out.
+    has not "passed" has a check that failed, or could not be made; checks that this makes impossible are left
+    out. A number that is none is null.
 
     ValueError for a name, a folder, arguments or a place for the report that cannot be.
     """
     name, folder = find(source)
     file = Path(out) if out is not None else Path(f"verify-{name}.json")
-    if not file.resolve().parent.is_dir():
-        raise ValueError(f"no folder {str(file.parent)!r} to write {file.name!r} into; make it first")
-    if file.is_dir():
-        raise ValueError(f"{str(file)!r} is a folder; name a file in it for the report")
+    writable(file)
     if windows < 1:
         raise ValueError(f"windows={windows}; expected at least 1")
     device, named = usable(device), isinstance(source, str) and source in (*NAMED, *SHIPPED)
@@ -89,28 +89,29 @@ def verify(
     say(f"{name}: {cost(opened.config if opened else None, total, windows)}")
     fits = f"{len(opened.shards)} tensors, named and shaped as config.json asks" if opened else trouble
     found.judge(opened is not None, "headers", fits)
-    with timed(report, "files"):
+    with trying("files", report, found):
         report["files"] = check_files(paths, stated_for(name, named, opened, before), named, found)
     if opened:
         report["config"] = asdict(opened.config)
         if name in NAMED and named:
             check_config(opened.config, NAMED[name], found)
-        with timed(report, "numbers"):
+        with trying("numbers", report, found):
             check_numbers(opened, found)
-        with timed(report, "load"):
-            model = load_or_tell(source, device, found)
+        model = None
+        with trying("load", report, found):
+            model = loaded(source, device, found)
         if model:
             report["how"] = {
                 "held_in": sorted({str(weight.dtype)[6:] for weight in model.state_dict().values()}),
                 "kernels": arithmetic(model),
                 "threads": torch.get_num_threads(),
             }
-            with timed(report, "text"):
+            with trying("text", report, found):
                 report["bits_per_byte"] = check_text(model, windows, before, found)
-            with timed(report, "continuation"):
+            with trying("continuation", report, found):
                 report["continuation"] = check_continuation(model, before, found)
-    report["passed"] = found.passed
-    write_whole(file, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    report = without_nan(report | {"passed": found.passed})
+    write_whole(file, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode(errors="replace"))
     say(f"{'all checks passed' if found.passed else 'NOT all checks passed'}; the report is in {file}")
     return report
 
@@ -129,10 +130,16 @@ def cost(config: Config | None, total: int, windows: int) -> str:
 
 
 @contextmanager
-def timed(report: dict[str, Any], what: str) -> Iterator[None]:
-    """Note how long something took."""
+def trying(what: str, report: dict[str, Any], found: Findings) -> Iterator[None]:
+    """Note how long a check took, and where it could not be made, as on logits that are no numbers, why: it
+    failed then."""
     began = time.monotonic()
-    yield
+    try:
+        yield
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if (told := in_a_line(error)) is None:
+            raise
+        found.add("FAIL", what, told)
     report["seconds"][what] = round(time.monotonic() - began, 1)
 
 
@@ -201,13 +208,9 @@ def check_numbers(opened: Checkpoint, found: Findings) -> None:
     found.judge(not bad, "numbers", said)
 
 
-def load_or_tell(source: str | os.PathLike[str], device: torch.device, found: Findings) -> Transformer | None:
-    """The model, or a failed check."""
-    try:
-        model = load(source, device=device)
-    except ValueError as error:
-        found.add("FAIL", "load", str(error))
-        return None
+def loaded(source: str | os.PathLike[str], device: torch.device, found: Findings) -> Transformer:
+    """The model, strictly loaded."""
+    model = load(source, device=device)
     found.add("PASS", "load", f"{parameters(model.config):,} parameters, each of them filled")
     return model
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import tiktoken
 
-from .tokens import TextStream
+from .tokens import TextStream, encode
 
 EFFORTS = ("low", "medium", "high")
 CHANNELS = ("analysis", "commentary", "final")
@@ -81,7 +82,7 @@ def render(messages: Iterable[Message], encoding: tiktoken.Encoding) -> list[int
 
 def prompt(messages: Sequence[Message], encoding: tiktoken.Encoding) -> list[int]:
     """The ids after which the assistant's reply comes; what was thought in turns before is left out."""
-    start = [encoding.encode_single_token("<|start|>"), *encoding.encode_ordinary("assistant")]
+    start = [encoding.encode_single_token("<|start|>"), *encode("assistant", encoding)]
     return render(without_old_thoughts(messages), encoding) + start
 
 
@@ -105,8 +106,8 @@ def without_old_thoughts(messages: Sequence[Message]) -> list[Message]:
 
 
 def ids_of(message: Message, encoding: tiktoken.Encoding) -> list[int]:
-    """The ids of one message, from `<|start|>` to its end."""
-    mark, plain = encoding.encode_single_token, encoding.encode_ordinary
+    """The ids of one message, from `<|start|>` to its end. ValueError for a text that `encode` refuses."""
+    mark, plain = encoding.encode_single_token, partial(encode, encoding=encoding)
     ids = [mark("<|start|>"), *plain(message.role)]
     if message.recipient is not None:
         ids += plain(f" to={message.recipient}")

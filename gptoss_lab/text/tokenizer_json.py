@@ -10,16 +10,32 @@ Source: Radford et al. 2019, section 2.2, for byte-level BPE; agrees with `token
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import tiktoken
 
+from ..config import is_whole
 from ..files import whole
 
 BYTE_LEVEL_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"    # GPT-2's
+IDS = 2**31    # no id is as large
 PROBE = "Word wörter ñ 12345 +-*/ don't\n\n\t  x  \r\n日本語 \u0301 😀 <|x|>   "    # every kind of text
+
+
+@contextmanager
+def no_panic(doing: str) -> Iterator[None]:
+    """ValueError where tiktoken panics, which is no Exception and would end the program. It does so where a
+    pattern goes back and forth too often, or cannot be compiled. doing: what failed, in words."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{doing} failed: {str(error)[:200]}") from None
 
 
 @lru_cache(maxsize=1)
@@ -31,7 +47,10 @@ def byte_letters() -> dict[int, str]:
 
 
 def split_pattern(spec: Any) -> str | None:
-    """The regular expression that a pre-tokenizer cuts with, or None where it does something else."""
+    """The regular expression that a pre-tokenizer cuts with, or None where it does something else.
+
+    ValueError for one that is no text, or empty.
+    """
     steps = spec.get("pretokenizers", []) if spec and spec.get("type") == "Sequence" else [spec]
     steps = [step or {} for step in steps]
     kinds = [step.get("type") for step in steps]
@@ -42,7 +61,22 @@ def split_pattern(spec: Any) -> str | None:
     if kinds != ["Split", "ByteLevel"] or steps[1].get("use_regex", True):
         return None
     plain = steps[0].get("behavior") == "Isolated" and not steps[0].get("invert", False)
-    return steps[0].get("pattern", {}).get("Regex") if plain else None
+    pattern = steps[0].get("pattern", {}).get("Regex") if plain else None
+    if pattern is not None and not (isinstance(pattern, str) and pattern):
+        raise ValueError(f"its pattern is {pattern!r}, expected a regular expression")
+    return pattern
+
+
+def ids_by_name(pairs: Iterable[tuple[Any, Any]]) -> dict[str, int]:
+    """Ids by their tokens. ValueError for a token that is no text, or an id that is none."""
+    found = {}
+    for name, token in pairs:
+        if not (isinstance(name, str) and name):
+            raise ValueError(f"a token is {name!r}, expected a text")
+        if not (is_whole(token) and 0 <= token < IDS):
+            raise ValueError(f"the id of {name!r} is {token!r}, expected a whole number from 0 to 2^31 - 1")
+        found[name] = token
+    return found
 
 
 def is_plain(spec: dict[str, Any]) -> bool:
@@ -93,8 +127,8 @@ def encoding_from(file: str | Path) -> tiktoken.Encoding | None:
         pattern = split_pattern(spec.get("pre_tokenizer"))
         if pattern is None or not is_plain(spec):
             return None
-        special = {entry["content"]: int(entry["id"]) for entry in spec.get("added_tokens") or []}
-        vocab = {token: int(i) for token, i in spec["model"]["vocab"].items() if token not in special}
+        special = ids_by_name((entry["content"], entry["id"]) for entry in spec.get("added_tokens") or [])
+        vocab = ids_by_name(item for item in spec["model"]["vocab"].items() if item[0] not in special)
         ranks = ranks_in_order(vocab, spec["model"]["merges"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is no complete tokenizer.json ({error!r}); fetch it again") from error
@@ -102,10 +136,11 @@ def encoding_from(file: str | Path) -> tiktoken.Encoding | None:
         return None
     name = Path(file).resolve().parent.name
     try:
-        made = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+        with no_panic("cutting a text"):
+            made = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+            return made if made.decode(made.encode_ordinary(PROBE)) == PROBE else None
     except ValueError as error:
         raise ValueError(f"{file} cuts text with a pattern that tiktoken refuses: {error}") from error
-    return made if made.decode(made.encode_ordinary(PROBE)) == PROBE else None
 
 
 def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import tiktoken
 
-from .tokenizer_json import encoding_from
+from .tokenizer_json import encoding_from, no_panic
 
 RANKS = Path(__file__).resolve().parents[1] / "assets" / "tokenizers"
 SHA256 = {  # of the unpacked rank files; the last two are the hashes that tiktoken states
@@ -141,7 +141,8 @@ def encoding_of(folder: str | Path | None, model_type: str, vocab_size: int) -> 
 def encode(text: str, encoding: tiktoken.Encoding | None, allow_special: bool = False) -> list[int]:
     """The ids of `text`. What looks like a special token is plain text unless `allow_special`.
 
-    ValueError where there is no encoding, `text` is not a string, or has `LONGEST_GAP` spaces in a row.
+    ValueError where there is no encoding, `text` is not a string, has `LONGEST_GAP` spaces in a row, or the
+    encoding's pattern gives it up.
     """
     if encoding is None:
         raise ValueError("this model has no tokenizer; give token ids instead of text")
@@ -149,7 +150,10 @@ def encode(text: str, encoding: tiktoken.Encoding | None, allow_special: bool = 
         raise ValueError(f"text to encode is {type(text).__name__}, expected str")
     if len(text) > LONGEST_GAP and re.search(rf"\s{{{LONGEST_GAP}}}", text):
         raise ValueError(f"text holds a run of {LONGEST_GAP} spaces or more; shorten it")
-    return encoding.encode(text, allowed_special="all") if allow_special else encoding.encode_ordinary(text)
+    with no_panic(f"cutting this text of {len(text)} characters with the pattern of its tokenizer.json"):
+        if allow_special:
+            return encoding.encode(text, allowed_special="all")
+        return encoding.encode_ordinary(text)
 
 
 @lru_cache(maxsize=8)
@@ -200,8 +204,8 @@ def label(data: bytes) -> str:
 def labels(ids: Iterable[int], encoding: tiktoken.Encoding | None) -> list[str]:
     """One printable label per id (a list, or a tensor of one axis), for axes and tables.
 
-    Special tokens are shown by name, an id that the encoding lacks as ⟨id 4711⟩; without an encoding the ids
-    themselves.
+    Special tokens are shown by name, spelled as `label` spells text, an id that the encoding lacks as
+    ⟨id 4711⟩; without an encoding the ids themselves.
     """
     ids = [int(i) for i in ids]
     if encoding is None:
@@ -209,8 +213,8 @@ def labels(ids: Iterable[int], encoding: tiktoken.Encoding | None) -> list[str]:
     special = special_names(encoding)
     shown = []
     for i in ids:
-        data = token_bytes(i, encoding)
-        shown.append(special[i] if i in special else f"⟨id {i}⟩" if data is None else label(data))
+        data = special[i].encode() if i in special else token_bytes(i, encoding)
+        shown.append(f"⟨id {i}⟩" if data is None else label(data))
     return shown
 
 

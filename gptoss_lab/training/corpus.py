@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..text.tokenizer_json import write_whole
-from ..text.tokens import END, token_bytes
+from ..text.tokens import END, encode, token_bytes
 
 CORPORA = Path(__file__).resolve().parents[1] / "assets" / "corpora"
 HELD_OUT = 0.02     # of every file's characters, at its end
@@ -146,9 +146,9 @@ def token_ids(encoding: tiktoken.Encoding, text: str, domain: str) -> Tensor:
     documents = re.split(f"(?m:^)(?={starts})", text) if starts else [text]
     documents = [document for document in documents if document]
     end = [encoding.encode_single_token(END)] if END in encoding.special_tokens_set else []
-    ids = encoding.encode_ordinary(documents[0])
+    ids = encode(documents[0], encoding)
     for document in documents[1:]:
-        ids += end + encoding.encode_ordinary(document)
+        ids += end + encode(document, encoding)
     return torch.tensor(ids, dtype=torch.int32)
 
 

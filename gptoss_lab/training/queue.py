@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import require
-from ..files import make_folder, whole
+from ..files import make_folder, read_object, whole
+from ..machine import require_threads
 from ..model.transformer import Transformer
 from .corpus import tokens_by_domain
 from .ladder import RATES, STEPS, Entry, byte_encoding, plan, recipe_for
@@ -40,10 +41,7 @@ def results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """Every result that is in, by the run's id. ValueError for a file that is damaged."""
     found = {}
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        try:
-            found[file.stem] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is no JSON ({error}); delete it, and its run is made again") from error
+        found[file.stem] = read_object(file, "delete it, and its run is made again")
     return found
 
 
@@ -60,7 +58,7 @@ def best_rates(entries: Iterable[Entry], found: Mapping[str, Mapping[str, Any]])
     """The rate of the grid that did best, for every anchor whose grid is in; the lower one of two equals."""
     grids: dict[str, list[Entry]] = {}
     for entry in entries:
-        if not isinstance(entry.rate, str):
+        if not isinstance(entry.rate, str) and entry.purpose == "learning rate":
             grids.setdefault(entry.config.name, []).append(entry)
     best = {}
     for anchor, grid in grids.items():
@@ -87,17 +85,18 @@ def waiting(entries: list[Entry], found: Mapping[str, Mapping[str, Any]]) -> lis
 
 def seconds(entries: list[Entry], folder: Path, texts: Mapping[str, Tensor], steps: int) -> dict[str, float]:
     """Seconds that a run of each config takes here, by name: a few steps are measured, once, and kept in the
-    folder's `speeds.json` for as many threads; delete it to measure anew."""
+    folder's `speeds.json` for as many threads; delete it to measure anew. ValueError where it is damaged."""
     file, threads = folder / SPEEDS, str(torch.get_num_threads())
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    kept = read_object(file, "delete it to measure anew") if file.exists() else {}
     known = kept.setdefault(threads, {})
     configs = {entry.config.name: entry.config for entry in entries}
     missing = [name for name in configs if name not in known]
     for name in tqdm(missing, desc="timing a few steps of every model", disable=not missing):
         recipe = recipe_for(configs[name], RATES[0])
         known[name] = seconds_a_step(Transformer.random(configs[name]).train(), recipe, texts)
-    with whole(file) as beside:
-        beside.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    if missing:
+        with whole(file) as beside:
+            beside.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     shares = {name: [phase.share for phase in recipe_for(config, RATES[0]).phases]
               for name, config in configs.items()}  # fmt: skip
     return {name: MEASURING + steps * sum(share * each for share, each in zip(shares[name], known[name]))
@@ -151,6 +150,7 @@ def run_queue(
 ) -> int:
     """Train what has no result yet, in the order of the plan; how many runs are still to do at the end.
 
+    plan_only: print the plan and its hours, and train nothing; another queue may work in the folder then.
     folder: where checkpoints, the measured speeds and the file `pause` lie. only: a glob of model names.
     into: where results go. entries, texts, steps: another plan (the ladder's), other training ids than the
     corpora's bytes, another length. Ctrl-C saves and raises KeyboardInterrupt. ValueError where `only` picks
@@ -160,11 +160,12 @@ def run_queue(
     names = sorted({entry.config.name for entry in entries})
     require(any(fnmatchcase(name, only) for name in names),
             f"--only {only!r} picks no model of the plan; there are {', '.join(names)}")  # fmt: skip
+    require_threads(threads)
     folder = Path(folder)
     make_folder(folder)
     if threads is not None:
         torch.set_num_threads(threads)
-    with alone(folder):
+    with nullcontext() if plan_only else alone(folder):
         texts = tokens_by_domain(byte_encoding()) if texts is None else texts
         print(listing(entries, results(into), seconds(entries, folder, texts, steps)), flush=True)
         while not plan_only:

@@ -17,12 +17,11 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
 from ..config import Config
-from ..files import whole
+from ..files import save_tensors, whole
 from ..machine import processor
 from .recipes import Phase, Recipe
 
@@ -93,8 +92,7 @@ def write_checkpoint(folder: Path, run: Run, model: nn.Module, optimizer: torch.
     tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
     tensors |= dict(averages(model, optimizer))
     on_cpu = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    with whole(folder / CHECKPOINT) as beside:
-        save_file(on_cpu, beside, {"run": json.dumps(run.to_json())})
+    save_tensors(on_cpu, folder / CHECKPOINT, {"run": json.dumps(run.to_json())})
     with whole(folder / LOG) as beside:
         beside.write_text(json.dumps(run.to_json(), indent=1) + "\n", encoding="utf-8")
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..config import require
 from ..cost import active_parameters, parameters
 from ..files import make_folder
+from ..machine import require_threads
 from ..model.transformer import Transformer
 from ..text.tokens import encoding as encoding_named
 from .corpus import Batches, tokens_by_domain
@@ -31,6 +32,7 @@ from .publish import publish
 from .recipes import Recipe, recipe_of
 from .runs import Run, machine, read_checkpoint, read_run, write_checkpoint
 
+MOST_STEPS, MOST_MINUTES = 10**9, 60 * 24 * 366
 SETTLED_EVERY = 100  # steps: an average of 1e-30 takes 170 or more to fade to a denormal
 
 
@@ -132,8 +134,11 @@ def train(
     the way; Diverged where the loss turns infinite.
     """
     recipe, folder = recipe_of(recipe), Path(folder)
-    require(steps is None or steps > 0, f"steps={steps}; expected at least 1")
-    require(minutes is None or minutes > 0, f"minutes={minutes}; expected more than 0")
+    require(steps is None or 0 < steps <= MOST_STEPS, f"steps={steps}; expected 1 to {MOST_STEPS:,}")
+    require(minutes is None or 0 < minutes <= MOST_MINUTES,
+            f"minutes={minutes}; expected more than 0, and at most {MOST_MINUTES:,}, a year")  # fmt: skip
+    require(0 <= seed < 2**63, f"seed={seed}; expected a whole number from 0 to 2^63 - 1")
+    require_threads(threads)
     require(steps is None or minutes is None, "give minutes or steps, not both")
     if threads is not None:
         torch.set_num_threads(threads)

@@ -77,8 +77,10 @@ def compare(
     return in_notebook("compare_live")(model, prompt, change, beside)
 
 
-def shown(trace: Trace, model: Transformer | None = None, views: Sequence[str] | None = None) -> Explorer:
-    """A widget over a trace, with these views (by name) or all."""
+def shown(
+    trace: Trace, model: Transformer | None = None, views: str | Sequence[str] | None = None
+) -> Explorer:
+    """A widget over a trace, with this view or these (by name), or all."""
     return in_notebook("Explorer")(trace, model, views)
 
 

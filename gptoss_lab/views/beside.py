@@ -16,7 +16,7 @@ from ..model import Transformer
 from ..study.compare import Comparison, compare
 from ..study.edits import Change
 from ..text import tokens as text
-from ..trace import Trace
+from ..trace import Trace, require_model
 from ..weights.places import ASSETS, SHIPPED
 from . import payload
 
@@ -31,6 +31,9 @@ def compared(
     before: Trace | None = None,
 ) -> Comparison:
     """`study.compare` with what the views need of both models kept."""
+    require_model(model)
+    if beside is not None:
+        require_model(beside, "beside")
     configs = [model.config] if beside is None else [model.config, beside.config]
     keep = [glob for config in configs for glob in payload.keep_for(config)]
     return compare(model, prompt, change, beside, keep=list(dict.fromkeys(keep)), before=before)
@@ -89,6 +92,12 @@ def packed_beside(found: Comparison, limit: int = 64_000_000) -> Packed:
     return header, block
 
 
-def as_pair(shown: Trace | Comparison) -> tuple[Trace, Comparison | None]:
-    """The trace that is shown first, and the comparison that it is the first half of, where there is one."""
+def as_pair(shown: object) -> tuple[Trace, Comparison | None]:
+    """The trace that is shown first, and the comparison that it is the first half of, where there is one.
+
+    ValueError for what is neither, as the path of a trace.
+    """
+    if not isinstance(shown, Trace | Comparison):
+        way = f"lab.open_trace({shown!r})" if isinstance(shown, str) else "lab.watch or lab.open_trace"
+        raise ValueError(f"this is {type(shown).__name__}; expected a trace, as {way} gives, or a comparison")
     return (shown.before, shown) if isinstance(shown, Comparison) else (shown, None)

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..cost import require_limit
 from ..files import whole
 from ..model import Transformer
 from ..study.compare import Comparison
@@ -93,9 +94,10 @@ def escaped(value: Any) -> str:
 def page(header: dict[str, Any], block: bytes, beside: Packed | None = None) -> str:
     """The page's source, from what `payload.pack` made; beside: the second run of a comparison."""
     module = f"\n{script()}\nmountPage();\n"
+    text = header.get("prompt") or "".join(header["text"])
     return PAGE.format(
         hash=base64.b64encode(hashlib.sha256(module.encode("utf-8")).digest()).decode(),
-        title=html.escape(f"{header['config']['name']}: {''.join(header['text'])[:60]}"),
+        title=html.escape(f"{header['config']['name']}: {text[:60]}"),
         style=style(),
         summary=html.escape(header["summary"]),
         header=escaped(header),
@@ -118,21 +120,25 @@ def export_html(
     shown: Trace | Comparison,
     path: str | os.PathLike[str],
     model: Transformer | None = None,
-    views: Sequence[str] | None = None,
-    limit: int = 5_000_000,
+    views: str | Sequence[str] | None = None,
+    limit: int | float = 5_000_000,
 ) -> Path:
     """Write the explorer over a trace, or a comparison, as one page of at most `limit` bytes; the path.
 
     model: the one that made the trace, for what is read out early in Steps; without it the rest is there (a
-    comparison knows its models). views: their names, by default all. Points that would not fit are left out,
-    the largest first and patterns last, and the page says which. ValueError where the trace can
-    fill no view, or not one that was asked for.
+    comparison knows its models). views: one name or several, by default all. Points that would not fit are
+    left out, the largest first and patterns last, and the page says which. ValueError where the trace can
+    fill no view, or not one that was asked for, where another model made it, or where `limit` is too small
+    for a page without any.
     """
     trace, found = as_pair(shown)
     model = found.model if found is not None else model
+    most = min(require_limit(limit, "limit"), 2**40)
     frame = len(script().encode()) + len(style().encode()) + 40_000 + 80 * trace.tokens.shape[1]
-    room = int((limit - frame) * 3 / 4)
-    if found is None:
-        return write(path, page(*payload.packed_views(trace, model, views, room)))
-    header, block = payload.packed_views(trace, model, views, room // 2)
-    return write(path, page(header, block, packed_beside(found, room // 2)))
+    room = int((most - frame) * 3 / 4) // (1 if found is None else 2)
+    packed = payload.packed_views(trace, model, views, room)
+    source = page(*packed, None if found is None else packed_beside(found, room))
+    size = len(source.encode())
+    if size > most:
+        raise ValueError(f"the page takes {size} bytes even where points are left out; raise limit={limit}")
+    return write(path, source)

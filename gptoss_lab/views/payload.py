@@ -10,7 +10,7 @@ max(0, t - window + 1) to t, since a query sees no other. The batch's first row 
 
 from __future__ import annotations
 
-import ast
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -20,15 +20,17 @@ import torch
 from torch import Tensor
 
 from .. import points
-from ..config import NAMED, Config
+from ..config import Config
 from ..cost import human
 from ..model import Transformer, concentration, frequencies
-from ..trace import Trace
+from ..terminal import printable
+from ..trace import Trace, require_made_by
+from ..weights.places import REPOSITORIES, SHIPPED
 from .steps import read_out_early
 from .tour import TEXT
 
 FORMAT = "gptoss_lab view 1"
-HOLE = 65535  # the code of -inf and of what may not be seen
+HOLE = 65535  # the code of what is no number (-inf, say), and of what may not be seen
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ VIEWS: dict[str, View] = {
 }
 
 
-def keep_for(config: Config, names: Sequence[str] = tuple(VIEWS)) -> list[str]:
+def keep_for(config: Config, names: str | Sequence[str] = tuple(VIEWS)) -> list[str]:
     """The globs for `watch(keep=…)` so that these views can be drawn, of the points that the model has."""
-    globs = [glob for name in names for glob in (*VIEWS[name].needs, *VIEWS[name].uses)]
+    globs = [glob for name in named(names) for glob in (*VIEWS[name].needs, *VIEWS[name].uses)]
     return [glob for glob in dict.fromkeys(globs) if has(glob, config)]
 
 
@@ -88,20 +90,8 @@ def missing(trace: Trace, config: Config) -> dict[str, str]:
 
 
 def config_of(trace: Trace, model: Transformer | None = None) -> Config:
-    """The config that made a trace: the model's own, the recorded one, or that of a known name."""
-    if model is not None:
-        return model.config
-    recorded: dict[str, Any] | None = trace.source.get("config")
-    if recorded:
-        return Config.from_json(recorded)
-    name = trace.source["model"]
-    if name not in NAMED:
-        raise ValueError(
-            f"the trace is of {name!r}, which is no known name, and holds no config: give model=, the "
-            f"model that made it. Known are {', '.join(NAMED)}."
-        )
-    changes = trace.source["changes"].items()
-    return NAMED[name].with_changes(**{field: ast.literal_eval(value) for field, value in changes})
+    """The config that made a trace: the model's own, or the recorded one."""
+    return Config.from_json(trace.source["config"]) if model is None else model.config
 
 
 def pack(
@@ -111,13 +101,14 @@ def pack(
     extra: Mapping[str, Any] | None = None,
     limit: int = 64_000_000,
 ) -> tuple[dict[str, Any], bytes]:
-    """The header and the block for these views, of at most `limit` bytes; `left_out` tells what did not fit.
+    """The header and the block for these views, of at most `limit` bytes; `left_out` tells what did not fit,
+    `no_numbers` which points hold NaN or +∞ (views show either as −∞, or as what may not be seen).
 
     extra: what a view computes besides: name → (axes, tensor) becomes an array, anything else goes into
     header["extra"].
     """
     config = config_of(trace, model)
-    block, arrays, left_out = bytearray(), {}, dict[str, list[str]]()
+    block, arrays, left_out, odd = bytearray(), {}, dict[str, list[str]](), dict[str, list[str]]()
 
     def add(name: str, axes: list[str], values: Tensor, window: int | None = None) -> None:
         about, data = packed(axes, values, window)
@@ -140,6 +131,8 @@ def pack(
         axes = points.axes(name).split()
         layer = int(name.split(".")[1]) if name.startswith("blocks.") else 0
         values = trace[name][0] if axes[0] == "B" else trace[name]
+        if bool((values.isnan() | (values == torch.inf)).any()):
+            odd.setdefault(points.general(name), []).append(name)
         add(name, [a for a in axes if a != "B"], values, config.windows[layer])
     header = {
         "format": FORMAT,
@@ -153,6 +146,7 @@ def pack(
         "views": list(views),
         "titles": {view.name: view.title for view in VIEWS.values()},
         "left_out": [told(general, names) for general, names in left_out.items()],
+        "no_numbers": no_numbers([told(general, names) for general, names in odd.items()]),
     }
     return header, bytes(block)
 
@@ -160,20 +154,20 @@ def pack(
 def packed_views(
     trace: Trace,
     model: Transformer | None = None,
-    views: Sequence[str] | None = None,
+    views: str | Sequence[str] | None = None,
     limit: int = 64_000_000,
     extra: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], bytes]:
     """What `pack` makes, with what views compute besides, the code that draws each, and a summary in words.
 
     views: by default all, those that the trace cannot fill last, where they say why. ValueError where a view
-    that was asked for by name, or all of them, cannot be filled.
+    that was asked for by name, or all of them, cannot be filled, or where another model made the trace.
     """
-    config = config_of(trace, model)
+    if model is not None:
+        require_made_by(model, trace)
+    config, views = config_of(trace, model), named(views)
     absent = missing(trace, config)
-    for name in views or ():
-        if name not in VIEWS:
-            raise ValueError(f"no view {name!r}; there are {', '.join(VIEWS)}")
+    for name in views:
         if name in absent:
             raise ValueError(f"the view {name!r} cannot be drawn: {absent[name]}")
     if len(absent) == len(VIEWS):
@@ -184,10 +178,24 @@ def packed_views(
     )
     header, block = pack(trace, model, chosen, {**early, **(extra or {})}, limit)
     header["code"] = {name: code_for(name, trace, model) for name in chosen if name not in absent}
-    header["summary"] = summary(trace, config)
+    header["summary"] = printable(f"{header['no_numbers']}\n{summary(trace, config)}".lstrip("\n"))
     header["prompt"] = prompt_of(trace, model) or ""
     header["tour"] = TEXT
     return header, block
+
+
+def named(views: str | Sequence[str] | None) -> list[str]:
+    """The names of views, of one or of several. ValueError for one that there is not."""
+    names = [views] if isinstance(views, str) else [*(views or ())]
+    for name in names:
+        if name not in VIEWS:
+            raise ValueError(f"no view {name!r}; there are {', '.join(VIEWS)}")
+    return names
+
+
+def no_numbers(odd: list[str]) -> str:
+    """A warning of points that hold what is no number; "" where none does."""
+    return f"NaN or +∞ in {'; '.join(odd)}: shown as −∞, or as what may not be seen." if odd else ""
 
 
 def prompt_of(trace: Trace, model: Transformer | None) -> str | None:
@@ -200,12 +208,15 @@ def prompt_of(trace: Trace, model: Transformer | None) -> str | None:
 
 
 def code_for(view: str, trace: Trace, model: Transformer | None = None) -> str:
-    """A cell that draws one view of this text."""
+    """A cell that draws one view of this text; the folder of a model of no known name is to be filled in."""
     text = prompt_of(trace, model)
     prompt = trace.tokens[0].tolist() if text is None else text
     keep = keep_for(config_of(trace, model), [view])
+    name = trace.source["model"]
+    known = name in SHIPPED or name in REPOSITORIES
+    load = f"lab.load({name!r})" if known else f"lab.load({'path/to/' + name!r})  # the folder where it lies"
     return (
-        f"import gptoss_lab as lab\n\nmodel = lab.load({trace.source['model']!r})\n"
+        f"import gptoss_lab as lab\n\nmodel = {load}\n"
         f"trace = lab.watch(model, {prompt!r}, keep={keep!r})\nlab.views.{view}(trace, model)"
     )
 
@@ -213,8 +224,9 @@ def code_for(view: str, trace: Trace, model: Transformer | None = None) -> str:
 def packed(axes: list[str], values: Tensor, window: int | None = None) -> tuple[dict[str, Any], bytes]:
     """One point as codes: what the header says of it, and the bytes.
 
-    Whole numbers stay themselves in 1, 2 or 4 bytes. Others are 16-bit steps from the smallest finite value;
-    -inf and NaN are holes. A causal T S is a band of `window` keys (all T where there is none).
+    Whole numbers stay themselves in 1, 2 or 4 bytes. Others are 16-bit steps from the smallest finite value,
+    counted in float64, in which no difference overflows; ±inf and NaN are holes. A causal T S is a band of
+    `window` keys (all T where there is none).
     """
     values = values.detach().cpu()
     about: dict[str, Any] = {"axes": axes, "shape": list(values.shape), "lo": 0, "step": 1}
@@ -228,7 +240,7 @@ def packed(axes: list[str], values: Tensor, window: int | None = None) -> tuple[
         kind, dtype = next((k, d) for k, d, top in WHOLE if most < top)
         codes = values.to(dtype)
     else:
-        values = values.float()
+        values = values.double()
         finite = values.isfinite()
         seen = values[finite]
         low, high = (float(seen.min()), float(seen.max())) if seen.numel() else (0.0, 0.0)
@@ -250,7 +262,10 @@ WHOLE = (("u8", torch.uint8, 2**8), ("u16", torch.uint16, 2**16), ("u32", torch.
 
 
 def described(config: Config) -> dict[str, Any]:
-    """The config's fields, and what follows: windows, frequencies (radians a token), concentration."""
+    """The config's fields, and what follows: windows, frequencies (radians a token), concentration.
+
+    A number that JSON cannot hold, as swiglu_limit=inf, is None.
+    """
     rope = config.positions == "rope"
     turning = frequencies(config.d_head, config.rope_theta, config.yarn).tolist() if rope else []
     derived = {
@@ -258,7 +273,16 @@ def described(config: Config) -> dict[str, Any]:
         "frequencies": turning,
         "concentration": concentration(config.yarn),
     }
-    return {**asdict(config), **derived}
+    return {name: sayable(value) for name, value in {**asdict(config), **derived}.items()}
+
+
+def sayable(value: Any) -> Any:
+    """A value in which every number that is not finite is None."""
+    if isinstance(value, dict):
+        return {key: sayable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [sayable(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def raw(label: str) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..config import Config
 from ..model import Transformer
 from ..text import tokens as text
-from ..trace import Trace
+from ..trace import Trace, require_made_by
 
 KEEP = ("embedding", "blocks.*.residual_mid", "blocks.*.residual")
 CHUNK_BYTES = 64 * 2**20
@@ -62,18 +62,13 @@ def read_out_early(model: Transformer, trace: Trace, count: int = 5) -> ReadOuts
     whatever the vocabulary. ValueError where the trace lacks the residuals (keep them with `KEEP`), or is
     another model's.
     """
+    require_made_by(model, trace)
     names = residuals(model.config)
     lacking = [name for name in names if name not in trace]
     if lacking:
         raise ValueError(
             f"the trace lacks {lacking[0]!r} ({len(lacking)} of the {len(names)} residuals to be read); "
             f"watch again with keep={list(KEEP)!r} among what is kept"
-        )
-    width = trace[names[0]].shape[-1]
-    if width != model.config.d_model:
-        raise ValueError(
-            f"the trace's residuals have {width} channels, the model's {model.config.d_model}; "
-            "give the model that made the trace"
         )
     used = model.config.vocab_used or model.config.vocab_size
     if not 1 <= count <= used:

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..model import Transformer
 from ..study.compare import Comparison
 from ..study.edits import Change
-from ..trace import LIMIT, Trace, watch
+from ..trace import LIMIT, Trace, require_model, watch
 from ..weights import load
 from . import payload
 from .beside import as_pair, compared, others, packed_beside
@@ -57,11 +57,12 @@ class Explorer(anywidget.AnyWidget):
         self,
         shown: Trace | Comparison,
         model: Transformer | None = None,
-        views: Sequence[str] | None = None,
+        views: str | Sequence[str] | None = None,
         live: bool = False,
         view: str = "",
     ) -> None:
         trace, found = as_pair(shown)
+        views = payload.named(views) or None
         self.trace, self.comparison, self.model, self.views = trace, found, model, views
         self.handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         self.besides: dict[str, Transformer] = {}
@@ -146,8 +147,9 @@ class Explorer(anywidget.AnyWidget):
                 known = ", ".join(self.handlers) or "nothing"
                 raise ValueError(f"this widget cannot do {message.get('type')!r}; it can do {known}")
             self.send({"id": message["id"], **handler(message)})
-        except (ValueError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's, as out of memory
-            self.send({"id": message["id"], "error": str(error) or type(error).__name__})
+        except Exception as error:  # whatever it is: the browser waits for an answer
+            kind = "" if isinstance(error, ValueError) else type(error).__name__
+            self.send({"id": message["id"], "error": ": ".join(filter(None, (kind, str(error))))})
 
     def _repr_mimebundle_(self, **more: Any) -> Any:
         bundle = super()._repr_mimebundle_(**more)
@@ -181,6 +183,7 @@ def explore(model: Transformer, prompt: str | Iterable[int] | Tensor | None = No
 
     A model without a tokenizer shows ids and has no box for prompts.
     """
+    require_model(model)
     if prompt is None:
         prompt = PROMPT if model.tokenizer is not None else range(min(24, model.config.vocab_size))
     trace = watch(model, prompt, keep=kept(model, None), last=1)

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from ..config import NAMED
+from ..terminal import printable
 from .reader import CheckpointError, plain_name, read_start
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -30,7 +31,7 @@ assert REPOSITORIES.keys() == NAMED.keys()
 
 def find(source: str | os.PathLike[str]) -> tuple[str, Path]:
     """The name and the folder of a model. A known name wins over a folder of that name: write ./gpt2 for the
-    folder.
+    folder. Control characters in a folder's name are spelled out.
 
     ValueError for an unknown name (with the nearest) or files that are not there (with the places looked at).
     """
@@ -45,6 +46,8 @@ def find(source: str | os.PathLike[str]) -> tuple[str, Path]:
         return source, find_named(source)
     if not isinstance(source, str | os.PathLike):
         raise ValueError(f"a model is named by a text or a path; this is {type(source).__name__}")
+    if source == "":
+        raise ValueError("the model's name is empty; give a known name, or a folder ('.' is this one)")
     folder = Path(source).expanduser()
     if os.path.isdir(folder):
         if not (folder / "config.json").exists():
@@ -54,7 +57,7 @@ def find(source: str | os.PathLike[str]) -> tuple[str, Path]:
                 else ""
             )
             raise CheckpointError(f"{folder}: no config.json here{inner}")
-        return folder.resolve().name, folder
+        return printable(folder.resolve().name), folder
     known = [*shipped, *REPOSITORIES]
     near = difflib.get_close_matches(str(source), known, n=1)
     raise ValueError(f"no model {str(source)!r}: neither a folder nor one of {', '.join(known)}."

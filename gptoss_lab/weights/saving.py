@@ -1,32 +1,35 @@
 """Writing a model in its family's Hugging Face layout: config.json, model.safetensors, and its tokenizer.
 
 `load` reads it back, and so does transformers. Everything is written in a folder beside and then moved into
-place, the config last: a folder with a config.json is whole.
+place, the config last: a folder with a config.json is whole. Where that fails, the model that was there comes
+back.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config import Config
+from ..config import Config, require
+from ..files import make_folder, require_folder, save_tensors
 from ..model import Transformer
 from . import keys, names
 from .dialects import read_config
 from .mxfp4 import BLOCK, pack, unpack
-from .reader import CheckpointError
+from .reader import CheckpointError, listed
+from .shards import files_like, find_index, find_single, read_index
 
 STORED = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", ".safetensors.index.json"
+WRITTEN = (CONFIG, WEIGHTS, "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def save(
@@ -44,8 +47,10 @@ def save(
     None for either: as model.config says.
     extra_files: name → content, written too. The model's tokenizer is written in any case.
 
-    In a folder that exists the model's files are replaced and others stay. ValueError for what the layout
-    cannot say, before anything is written.
+    In a folder that exists the model's files are replaced (its weights, or its index and the shards that this
+    names) and others stay. Before anything is written, ValueError for what the layout cannot say, and for a
+    folder that cannot take it: something else is in its place, or in that of a file, or safetensors files
+    lie there that belong to no model.
     """
     config, folder = model.config, Path(folder)
     experts = config.stored_experts if experts is None else experts
@@ -61,21 +66,22 @@ def save(
         if Path(name).name != name:
             raise ValueError(f"extra file {name!r}; expected a plain name")
     said = write_config(config, experts == "mxfp4", STORED[dtype])
+    old = weights_there(folder, {*WRITTEN, *(extra_files or ())})
     ours = to_store(model, experts == "mxfp4", dtype)
     theirs = names.to_theirs(names.rows(config.family, config, ours), ours)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+    place = folder.resolve()
+    make_folder(place.parent)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name[:40]}-", dir=place.parent) as beside:
         whole = Path(beside) / "whole"
         whole.mkdir()
         apart = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items()}
-        save_file(apart, whole / "model.safetensors", metadata={"format": "pt"})
+        save_tensors(apart, whole / WEIGHTS, {"format": "pt"})
         write_tokenizer(model, whole)
         (whole / "generation_config.json").write_bytes(as_json({"eos_token_id": said["eos_token_id"]}))
         for name, content in (extra_files or {}).items():
             (whole / name).write_bytes(content)
-        (whole / "config.json").write_bytes(as_json(said))
-        shutil.copymode(whole / "config.json", whole / "model.safetensors")  # which safetensors makes private
-        move(whole, folder, last="config.json")
+        (whole / CONFIG).write_bytes(as_json(said))
+        move(whole, place, old, Path(beside) / "before")
     return folder
 
 
@@ -155,14 +161,52 @@ def as_json(value: object) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def move(whole: Path, folder: Path, last: str) -> None:
-    """Move a finished folder into place: in one step where nothing is there, else by files, without `last`
-    meanwhile."""
+def weights_there(folder: Path, written: Iterable[str]) -> list[str]:
+    """The names of the weights in `folder`, and of their index, which make way for another model's.
+
+    ValueError where the folder cannot take a model whose files are `written`.
+    """
+    require_folder(folder)
+    if not folder.is_dir():
+        return []
+    for name in written:
+        require(not (folder / name).is_dir(), f"{folder / name} is a folder, in the place of a file of the "
+                "model; move it away, or save to another folder")  # fmt: skip
+    files = [path.name for path in files_like(folder, ".safetensors")]
+    try:
+        index = find_index(folder)
+        known = set(read_index(index)) if index else {find_single(folder).name}
+    except CheckpointError:  # nothing that could be loaded
+        known = set()
+    known = known | {WEIGHTS} if (folder / CONFIG).exists() else {WEIGHTS}
+    foreign = [name for name in files if name not in known]
+    require(not foreign, f"{folder} holds {listed(foreign)}, which is not of a model there; move it away, or "
+            "save to another folder")  # fmt: skip
+    return files + [path.name for path in files_like(folder, INDEX)]
+
+
+def move(whole: Path, folder: Path, old: Iterable[str], before: Path) -> None:
+    """Move a finished folder into place: in one step where nothing is there, else by files, the config last.
+
+    The `old` weights, and files whose names are taken, are put in the folder `before` meanwhile, from where
+    they come back if that fails.
+    """
     if not folder.exists():
         os.replace(whole, folder)
         return
-    (folder / last).unlink(missing_ok=True)
-    for stale in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
-        stale.unlink()
-    for path in sorted(whole.iterdir(), key=lambda path: (path.name == last, path.name)):
-        os.replace(path, folder / path.name)
+    new = sorted((path.name for path in whole.iterdir()), key=lambda name: (name == CONFIG, name))
+    leaving = sorted({*old, *(name for name in new if os.path.lexists(folder / name))})
+    placed: list[str] = []
+    before.mkdir()
+    try:
+        for name in sorted(leaving, key=lambda name: name != CONFIG):
+            os.replace(folder / name, before / name)
+        for name in new:
+            os.replace(whole / name, folder / name)
+            placed.append(name)
+    except BaseException:
+        for name in reversed(placed):
+            (folder / name).unlink()
+        for name in sorted(os.listdir(before), key=lambda name: name == CONFIG):
+            os.replace(before / name, folder / name)
+        raise
