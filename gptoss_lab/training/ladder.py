@@ -26,7 +26,8 @@ from ..text.tokens import END
 from .recipes import Phase, Recipe
 
 SHORT, LONG, BATCH = 256, 1024, 8        # tokens (bytes) a window in the two phases; short windows a step
-STEPS = 1500                             # of BATCH · SHORT tokens each: 3,072,000 in all
+STEPS = 1500                             # of BATCH · SHORT tokens each
+READ = STEPS * BATCH * SHORT             # bytes that a run reads: 3,072,000
 PACKED = 32                              # MXFP4 packs widths that are multiples of it
 LAYERS, OTHER_LAYERS = 6, (2, 12)
 THRICE = ("no-dropout", "rmsnorm", "grouped", "windows", "experts")  # left out with three seeds, for claims

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..files import whole
 from .corpus import DOMAINS
-from .ladder import BATCH, NUMBER, REPEATED, RUNGS, SHORT, STEPS, TOP, Entry, plan
+from .ladder import NUMBER, READ, REPEATED, RUNGS, STEPS, TOP, Entry, plan
 from .ladder_beside import (
     ASIDE,
     SIZES,
@@ -47,8 +47,6 @@ from .ladder_tables import (
     untaught_columns,
 )  # fmt: skip
 from .queue import RESULTS, results
-
-READ = STEPS * BATCH * SHORT  # bytes that a run reads
 
 
 def shuffled(table: list[str]) -> list[str]:

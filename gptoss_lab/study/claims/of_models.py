@@ -8,7 +8,7 @@ from typing import Any
 from ...config import NAMED, Config
 from ...cost import active_parameters, bytes_per_token, cache_bytes, checkpoint_bytes, human, parameters
 from ...training import shapes
-from ...training.ladder import STEPS, multiplied
+from ...training.ladder import READ, multiplied
 from . import formulas
 from .of_runs import part
 from .parts import FALSE, HOLDS, PARTLY, UNSEEN, UNTESTABLE, Claim, Part, table
@@ -86,7 +86,7 @@ def qwen(runs: Mapping[str, Any]) -> tuple[Part, ...]:
         ),
         part(
             "8b",
-            f"A miniature of each shape, trained alike on {STEPS * 2048:,} bytes at a rate of "
+            f"A miniature of each shape, trained alike on {READ:,} bytes at a rate of "
             f"{shapes.RATE:g}: six layers of width {small.d_model}; {small.experts_per_token} of "
             f"{small.n_experts} experts of width {small.d_ff} answer, against {large.experts_per_token} of "
             f"{large.n_experts} of width {large.d_ff}; {multiplied(small):,} and {multiplied(large):,} "

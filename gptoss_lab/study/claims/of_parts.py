@@ -10,7 +10,7 @@ from typing import Any
 from ...config import NAMED
 from ...cost import parameters
 from ...training.corpus import DOMAINS
-from ...training.ladder import BATCH, REPEATED, SHORT, STEPS, first_rung
+from ...training.ladder import READ, REPEATED, first_rung
 from ...training.ladder_costs import ratio as times_as_fast
 from ...training.ladder_costs import speed
 from ...training.ladder_numbers import Difference, difference, signed
@@ -87,13 +87,12 @@ def arithmetic(number: str, runs: Found) -> str:
 
 def dropout(runs: Found) -> tuple[Part, ...]:
     """Claim 1."""
-    read = STEPS * BATCH * SHORT
     answers = "Dropout is paid for in training alone; a model that answers does without."
     return (
         part(
             "1a",
             "The second rung removes dropout alone; at the top dropout is put back. A run reads "
-            f"{read:,} bytes, {read // len(DOMAINS):,} of each kind on average, which is less than one epoch "
+            f"{READ:,} bytes, {READ // len(DOMAINS):,} of each kind on average, which is less than one epoch "
             "of any. From the configs: GPT-2 drops 0.1 in three places (the embedding, the pattern, what "
             f"joins the residual), gpt-oss nowhere.{paid(speed())}{arithmetic('1a', runs)}",
             {HOLDS: "Removing dropout changed the loss by {mean}, for the better.",
@@ -105,7 +104,7 @@ def dropout(runs: Found) -> tuple[Part, ...]:
         part(
             "1b",
             f"Both are the ladder's top, and read the first {REPEATED:,} bytes of each of {len(DOMAINS)} "
-            f"corpora alone, {read / len(DOMAINS) / REPEATED:.0f} times over; held-out text is as for all.",
+            f"corpora alone, {READ / len(DOMAINS) / REPEATED:.0f} times over; held-out text is as for all.",
             {HOLDS: "Where little text is read many times, removing dropout changed the loss by {mean}: "
                     "dropout brought no benefit that can be told from zero, and none beyond 1 % of the loss.",
              PARTLY: "Where little text is read many times, removing dropout changed the loss by {mean}, for "
