@@ -90,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
     add_model(explore)
     add_device(explore)
     explore.add_argument("--out", type=Path, default=Path("explorer.html"), metavar="FILE")
+    explore.add_argument(
+        "--limit", type=float, default=5e6, metavar="BYTES",
+        help="of the page; what does not fit is left out, and told (5e6)",
+    )  # fmt: skip
     add_change(explore)
     explore.set_defaults(run=run_explore)
 

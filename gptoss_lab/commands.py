@@ -151,6 +151,7 @@ def run_explore(args: argparse.Namespace) -> int:
     from . import views
     from .cost import human
     from .trace import watch
+    from .views.page import made, write
     from .views.tour import TEXT
     from .weights import load
 
@@ -162,10 +163,14 @@ def run_explore(args: argparse.Namespace) -> int:
         beside = None if args.beside is None else load(args.beside, **where)
         found = views.compared(model, prompt, change, beside)
         print(f"before: {found.texts[0]!r}\nafter ({found.words}): {found.texts[1]!r}")
-        path = views.export_html(found, args.out)
+        source, left_out = made(found, None, None, args.limit)
     else:
         trace = watch(model, prompt, keep=views.keep_for(model.config), last=1)
-        path = views.export_html(trace, args.out, model=model)
+        source, left_out = made(trace, model, None, args.limit)
+    path = write(args.out, source)
+    if left_out:
+        told = f"left out, to stay within {human(int(args.limit))}: {'; '.join(left_out)}"
+        print(f"{told} (--limit {4 * args.limit:g} has room for more)")
     print(f"{path}: {human(path.stat().st_size)}; open it in a browser")
     return 0
 

@@ -72,6 +72,16 @@ def test_a_model_without_a_tokenizer_is_asked_in_ids(capsys, tmp_path):
     assert status == 2 and "give ids, as in [5, 17, 3]" in err
 
 
+def test_explore_tells_what_a_page_has_no_room_for_and_takes_another_limit(capsys, tmp_path):
+    page = str(tmp_path / "page.html")
+    text = "Once upon a time there was a king. " * 5
+    small = answer(capsys, "explore", text, "--out", page, "--limit", "500000")
+    told = r"^left out, to stay within 500.0 kB: .*pattern.* of layers .*--limit 2e\+06"
+    assert small[0] == 0 and re.search(told, small[1])
+    assert "left out" not in answer(capsys, "explore", text, "--out", page)[1]
+    assert "limit" in answer(capsys, "explore", text, "--out", page, "--limit", "10")[2]
+
+
 def test_generate_stops_before_a_text(capsys):
     whole = answer(capsys, "generate", "--prompt", "Once", "--max-tokens", "20")[1]
     stop = whole.split()[2]

@@ -43,12 +43,12 @@ def code_for(found: Comparison) -> str:
     """A cell that draws this comparison."""
     prompt = payload.prompt_of(found.before, found.model)
     text_ = found.before.tokens[0].tolist() if prompt is None else prompt
-    name = found.model.config.name
     said = [f"{key}={short(value)!r}" for key, value in found.change.to_json().items()
             if value != Change().to_json()[key]]  # fmt: skip
-    beside = "" if found.beside is None else f", lab.load({found.beside.config.name!r})"
+    beside = "" if found.beside is None else f", {payload.loading(found.beside.config.name)[0]}"
+    load, about = payload.loading(found.model.config.name)
     return (
-        f"import gptoss_lab as lab\n\nmodel = lab.load({name!r})\nchange = lab.Change({', '.join(said)})\n"
+        f"import gptoss_lab as lab\n\nmodel = {load}{about}\nchange = lab.Change({', '.join(said)})\n"
         f"lab.views.compare(model, {text_!r}, change{beside})"
     )
 

@@ -131,14 +131,22 @@ def export_html(
     fill no view, or not one that was asked for, where another model made it, or where `limit` is too small
     for a page without any.
     """
+    return write(path, made(shown, model, views, limit)[0])
+
+
+def made(
+    shown: Trace | Comparison, model: Transformer | None, views: str | Sequence[str] | None, limit: float
+) -> tuple[str, list[str]]:
+    """The source of the page that `export_html` writes, and what was left out of it, in words."""
     trace, found = as_pair(shown)
     model = found.model if found is not None else model
     most = min(require_limit(limit, "limit"), 2**40)
     frame = len(script().encode()) + len(style().encode()) + 40_000 + 80 * trace.tokens.shape[1]
     room = int((most - frame) * 3 / 4) // (1 if found is None else 2)
     packed = payload.packed_views(trace, model, views, room)
-    source = page(*packed, None if found is None else packed_beside(found, room))
+    second = None if found is None else packed_beside(found, room)
+    source = page(*packed, second)
     size = len(source.encode())
     if size > most:
         raise ValueError(f"the page takes {size} bytes even where points are left out; raise limit={limit}")
-    return write(path, source)
+    return source, list(dict.fromkeys(packed[0]["left_out"] + (second[0]["left_out"] if second else [])))

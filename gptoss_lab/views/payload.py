@@ -207,16 +207,21 @@ def prompt_of(trace: Trace, model: Transformer | None) -> str | None:
     return text if model.tokenizer.encode_ordinary(text) == ids else None
 
 
+def loading(name: str) -> tuple[str, str]:
+    """How a model of this name is loaded, and a remark for a name that is not known."""
+    if name in SHIPPED or name in REPOSITORIES:
+        return f"lab.load({name!r})", ""
+    return f"lab.load({'path/to/' + name!r})", "  # the folder where it lies"
+
+
 def code_for(view: str, trace: Trace, model: Transformer | None = None) -> str:
     """A cell that draws one view of this text; the folder of a model of no known name is to be filled in."""
     text = prompt_of(trace, model)
     prompt = trace.tokens[0].tolist() if text is None else text
     keep = keep_for(config_of(trace, model), [view])
-    name = trace.source["model"]
-    known = name in SHIPPED or name in REPOSITORIES
-    load = f"lab.load({name!r})" if known else f"lab.load({'path/to/' + name!r})  # the folder where it lies"
+    load, about = loading(trace.source["model"])
     return (
-        f"import gptoss_lab as lab\n\nmodel = {load}\n"
+        f"import gptoss_lab as lab\n\nmodel = {load}{about}\n"
         f"trace = lab.watch(model, {prompt!r}, keep={keep!r})\nlab.views.{view}(trace, model)"
     )
 

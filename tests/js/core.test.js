@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bandStart, colours, Data, escapeText, limitsOfBoth, percent, Store, Values } from "../../gptoss_lab/views/static/core.js";
-import { labelStep, readable, shareOf, zoomed } from "../../gptoss_lab/views/static/heatmap.js";
+import { labelStep, readable, shareOf, zoomed } from "../../gptoss_lab/views/static/scale.js";
 
 const soon = () => new Promise((done) => setTimeout(done, 5));
 

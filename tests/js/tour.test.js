@@ -281,9 +281,25 @@ test("previous, window and sink: right and wrong predictions are told apart, and
   assert.match(whole(window(9)), /token 3 “d” sees back to token 2 “c”, 1 before it, and not to token 1 “b”.* send 38 % of their attention farther back than 1/);
   assert.deepEqual(window(1).select, { layer: 0, token: 3, key: 2 });
   const sink = question("sink").answer(data, { layer: 0, head: 1, share: 45 });
-  assert.match(whole(sink), /^Right: Layer 0, head 1, 50 %\..*most at token 1 “b”, 60 %; least at token 3 “d”, 40 %.*would take 3[78] %.*All 4 heads: 14 % \(window layers 28 %, dense layers 0 %\).*token 0 “a” the keys get 50 % and the sink 50 %/);
-  assert.match(question("sink").answer(data, { layer: 0, head: 1, share: 5 }).verdict, /^The right head/);
-  assert.match(whole(question("sink").answer(data, { layer: 0, head: 0, share: 5 })), /^Layer 0, head 1: 50 %.*Yours: 5\.0 %/);
+  assert.match(whole(sink), /^Right: Layer 0, head 1, 50 %\. You said 45 %\..*most at token 1 “b”, 60 %; least at token 3 “d”, 40 %.*would take 3[78] %.*All 4 heads: 14 % \(window layers 28 %, dense layers 0 %\).*token 0 “a” the keys get 50 % and the sink 50 %/);
+  assert.match(question("sink").answer(data, { layer: 0, head: 1, share: 5 }).verdict, /^The right head; its sink takes 50 %\. You said 5 %\./);
+  assert.match(whole(question("sink").answer(data, { layer: 0, head: 0, share: 5 })), /^Layer 0, head 1: 50 %\. Your head's sink takes 5\.0 %\. You said 5 %\./);
+});
+
+test("sinks are counted from the sinks alone, and the answers say which layers were left out", () => {
+  const tall = (more) => made({
+    "blocks.0.attention.pattern": ["H T S", [2, 4, 4], banded.flat(), 2],
+    "blocks.0.attention.sink": ["H T", [2, 4], sinks.flat()],
+    "blocks.1.attention.sink": ["H T", [2, 4], [0.9, 0.9, 0.9, 0.9, 0, 0, 0, 0]], ...more,
+  }, { text: letters(4), config: { windows: [2, null] } });
+  const [best, ...others] = tourSinks(tall());
+  assert.deepEqual([best.layer, best.head, others.length], [1, 0, 3]);
+  near(best.even, (1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 4);
+  const sink = whole(question("sink").answer(tall(), { layer: 1, head: 0, share: 88 }));
+  assert.match(sink, /^Right: Layer 1, head 0, 90 %\. You said 88 %\..*All 4 heads: 36 %.*the keys get 10 % and the sink 90 %/);
+  assert.ok(!/left out/.test(sink), "no sink was");
+  assert.match(whole(question("previous").answer(tall(), { layer: 0, head: 0 })), /layer 1 was left out of what was sent \(attention\.pattern\), and so not counted/);
+  assert.ok(!/left out/.test(whole(question("previous").answer(looking(), { layer: 0, head: 0 }))));
 });
 
 test("window: a text too short to show the edge is said to be so", () => {
@@ -304,9 +320,13 @@ test("forbid: the run is asked of the kernel where there is one, read where it w
   assert.equal(forbid.fields(before, env)[0].first, 1, "the busiest, the first of equals");
   const live = await forbid.answer(before, { expert: 2, changed: 1, move: 10 }, env);
   assert.deepEqual(asked, [{ forbid: [2] }]);
-  assert.match(whole(live), /^Close: 1 of 3 tokens get another.* 17 points on average.*most at token 1 “b”: a probability moves by 40 points.*1 of the 2 tokens that asked expert 2 .* change, 0 of the 1 that did not.*first to ask it is token 1 “b”/);
+  assert.match(whole(live), /^Close: 1 of 3 tokens get another likeliest next token\. You said 1\. Probabilities move by 17 points on average\. You said 10\..*most at token 1 “b”: a probability moves by 40 points.*1 of the 2 tokens that asked expert 2 .* change, 0 of the 1 that did not.*first to ask it is token 1 “b”/);
   assert.ok(!/second run does not forbid/.test(whole(live)));
   assert.deepEqual(live.select, { expert: 2, token: 1 });
+  assert.match((await forbid.answer(before, { expert: 2, changed: 1, move: 16 }, env)).verdict, /Close: probabilities move by 17 points on average\. You said 16\.$/);
+  const bits = said([1, 2, 4, 3, 5, 6], [0.4, 0.3, 0.5, 0.2, 0.9, 0.05], { choice: [0, 1, 0, 1, 3, 0] });
+  Object.assign(bits, { has: (name) => name === "compare.divergence" || after.has(name), get: (name) => (name === "compare.divergence" ? { row: () => [0.1, 0.2, 0.9] } : after.get(name)) });
+  assert.match(whole(await forbid.answer(before, { expert: 2, changed: 1, move: 1 }, { beside: bits })), /most at token 1 “b”: a probability moves by 40 points \(by the whole distribution, in bits as below, most at token 2 “c”\)/);
   const recorded = { beside: after };
   assert.deepEqual(forbid.fields(before, recorded)[0].options, [[2, "2"]]);
   assert.equal((await forbid.answer(before, { expert: 2, changed: 90, move: 1 }, recorded)).verdict.startsWith("Close"), false);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bandEdge, headGroups, mostLooked, sinkColumns } from "../../gptoss_lab/views/static/attention.js";
-import { marginOf, routing } from "../../gptoss_lab/views/static/experts.js";
+import { marginOf, routing } from "../../gptoss_lab/views/static/routing.js";
 
 /** Two tokens, four experts, two kept. */
 function toy(logits, choice, weight) {
@@ -42,6 +42,7 @@ test("the sink's columns come first, then a gap, then every key once", () => {
   assert.equal(keys.filter((k) => k === -1).length, 3);
   assert.equal(keys[c.columnOf(10)], 10);
   assert.deepEqual(sinkColumns(5, false).keyOf(0), 0);
+  assert.deepEqual([0, 2, 3, 4].map(c.spanOf), [[0, 3], [0, 3], null, [4, 1]], "the sink is one stop, the gap none");
 });
 
 test("what is looked at most includes the sink, largest first", () => {

@@ -3,8 +3,10 @@
 // Needs blocks.*.attention.pattern; uses .sink. Queries run down and keys across; a row and its sink sum to 1. Colours
 // follow the square root of the share, the same in both halves, so that small shares can be told from none.
 
-import { colours, el, inView, percent } from "./core.js";
+import { colours, el, percent } from "./core.js";
+import { zoomButtons } from "./heat_picture.js";
 import { heatmap, legend } from "./heatmap.js";
+import { charactersOf, inView, quoted, tokenStrip } from "./tokens.js";
 
 /** Heads by the key/value head they share: [[0, 1, 2], [3, 4, 5]] for 6 heads over 2. */
 export function headGroups(heads, keyValueHeads) {
@@ -12,12 +14,14 @@ export function headGroups(heads, keyValueHeads) {
   return Array.from({ length: keyValueHeads }, (_, g) => Array.from({ length: each }, (_, r) => g * each + r));
 }
 
-/** The columns of a picture with a sink: `wide` columns for the sink, `gap` empty ones, then the keys. */
+/** The columns of a picture with a sink: `wide` columns for the sink, `gap` empty ones, then the keys. spanOf(c): the sink's
+ *  columns are one, [first, count]; a gap is nothing, null. */
 export function sinkColumns(tokens, sinks) {
   const wide = sinks ? Math.max(1, Math.round(tokens / 22)) : 0;
   const gap = sinks ? Math.max(1, Math.round(tokens / 60)) : 0;
   const keyOf = (c) => (c < wide ? -1 : c < wide + gap ? null : c - wide - gap);
-  return { wide, gap, total: tokens + wide + gap, keyOf, columnOf: (key) => (key < 0 ? 0 : key + wide + gap) };
+  const spanOf = (c) => (c < wide ? [0, wide] : c < wide + gap ? null : [c, 1]);
+  return { wide, gap, total: tokens + wide + gap, keyOf, spanOf, columnOf: (key) => (key < 0 ? 0 : key + wide + gap) };
 }
 
 /** The keys that a row looks at most: [{key, share}] of at least `least`, largest first; key −1 is the sink. */
@@ -48,9 +52,12 @@ const attentionScale = { lo: 0, hi: 1, gamma: 0.5, unit: "share" };
 
 export function mountAttention(root, data, store, env) {
   let sides = [];
+  let lacks = []; // layers whose patterns were not sent
   const foot = el("div", { class: "gl-attention-foot" });
   const node = el("div", { class: "gl-attention" });
-  const frame = el("div", { class: "gl-view" }, node);
+  const lacking = el("p", { class: "gl-quiet gl-attention-lacks" });
+  const frame = el("div", { class: "gl-view" }, lacking, node);
+  const memories = env.memory ? (env.memory.halves ??= {}) : {};
   root.append(frame);
   const margin = { left: 84, top: 7, bottom: 66 };
   const roomy = () => node.clientWidth === 0 || node.clientWidth > 980;
@@ -61,8 +68,10 @@ export function mountAttention(root, data, store, env) {
     const sink = (n) => (data.has(`blocks.${n}.attention.sink`) ? data.get(`blocks.${n}.attention.sink`) : null);
     const T = data.tokens;
     const columns = sinkColumns(T, among.some((n) => sink(n)));
-    let layer = among.includes(store.get().layer) ? store.get().layer : among[0];
+    const memory = (memories[kind] ??= {}); // the half keeps its layer while another view is shown
+    let layer = [store.get().layer, memory.layer].find((n) => among.includes(n)) ?? among[0];
     let was = {};
+    let shown = []; // the row that shades the text
     const levels = []; // what each token of the text is shaded with, 0 to 255, −1 where it is not seen
 
     const choose = el("select", { "aria-label": `layer of the ${kind} half`, onchange: () => { layer = Number(choose.value); store.set({ layer }); draw(true); } },
@@ -72,9 +81,16 @@ export function mountAttention(root, data, store, env) {
     const canvas = el("canvas", { class: "gl-attention-map" });
     const read = el("div", { class: "gl-read" });
     const says = el("p", { class: "gl-attention-says" });
-    const cells = data.labels.map((label, t) => el("span", { class: "gl-token", onclick: () => store.set({ token: t }), title: `token ${t}` }, label));
-    const chip = el("span", { class: "gl-token gl-sink", title: "what goes to the sink" }, "sink");
-    const text = el("div", { class: "gl-strip", role: "img" }, chip, cells);
+    const strip = tokenStrip(data.labels, (t) => store.set({ token: t }), "the text, shaded");
+    const { node: text } = strip;
+    const cells = [...text.children];
+    const parts = charactersOf(data.labels).map((character, t) => `token ${t}${character ? `, part of ${quoted(character)}` : ""}`);
+    const chip = el("span", { class: "gl-token gl-sink", role: "presentation" }, "sink");
+    text.prepend(chip);
+    text.addEventListener("pointerover", ({ target }) => { // titles are written when they are asked for
+      const k = cells.indexOf(target);
+      if (k >= 0) target.title = `${parts[k]}: ${levels[k] < 0 ? "may not be seen" : percent(shown[k])}`;
+    });
     const { n_heads: H, n_kv_heads: G } = data.config;
     const shared = H > G;
     const thumbs = (shared ? headGroups(H, G) : [Array.from({ length: H }, (_, h) => h)]).map((heads, g) => {
@@ -88,7 +104,7 @@ export function mountAttention(root, data, store, env) {
     const rowOfHeads = el("div", { class: "gl-attention-groups" }, thumbs.map((group) => group.node));
     const box = el("section", { class: "gl-attention-side", "aria-label": `${kind} layer` },
       el("div", { class: "gl-attention-head" }, choose, tag, heading),
-      rowOfHeads, canvas, read, says, text);
+      rowOfHeads, canvas, el("div", { class: "gl-reads" }, read, zoomButtons(() => map)), says, text);
     const map = heatmap(canvas, given(layer, 0, 0));
 
     function given(n, h, t) {
@@ -98,25 +114,25 @@ export function mountAttention(root, data, store, env) {
         rows: T, cols: columns.total, scale: attentionScale, margin,
         value: (q, c) => { const k = columns.keyOf(c); return k === -1 ? taken[q] : values[q * T + k]; },
         masked: (q, c) => { const k = columns.keyOf(c); return k === null || (k === -1 ? !taken : !seen[q * T + k]); },
-        rowLabels: data.labels, colLabels: Array.from({ length: columns.total }, (_, c) => labelOf(c)),
+        rowLabels: data.labels, colLabels: Array.from({ length: columns.total }, (_, c) => labelOf(c)), spanOf: columns.spanOf,
         name: `attention of layer ${n}, head ${h}: queries down, keys across`,
         describe: (q, c, value) => {
           const k = columns.keyOf(c);
           if (k === null) return "";
-          const who = `${q} “${data.labels[q]}”`;
+          const who = `${q} ${quoted(data.labels[q])}`;
           if (k === -1) return `query ${who} leaves ${percent(value ?? 0)} to the sink`;
-          return value === null ? `query ${who} may not see key ${k} “${data.labels[k]}”` : `query ${who} looks at key ${k} “${data.labels[k]}”: ${percent(value)}`;
+          return value === null ? `query ${who} may not see key ${k} ${quoted(data.labels[k])}` : `query ${who} looks at key ${k} ${quoted(data.labels[k])}: ${percent(value)}`;
         },
         readout: read, resting: "query ↓  key →  ·  arrows move · + and − zoom · 0 shows all", say: env.say,
-        pick: (q) => store.set({ token: q, layer: n }),
-        selected: { row: t }, overlay: (ctx, place) => edge(ctx, place, n),
+        pick: (q, c) => store.set({ token: q, layer: n, key: columns.keyOf(c) >= 0 ? columns.keyOf(c) : undefined }),
+        selected: { row: t }, centre: () => columns.columnOf(store.get().key ?? store.get().token), overlay: (ctx, place) => edge(ctx, place, n),
       };
     }
 
     function labelOf(c) {
       const k = columns.keyOf(c);
       if (k === null) return "";
-      if (k === -1) return c === Math.floor((columns.wide - 1) / 2) ? "sink" : "";
+      if (k === -1) return "sink";
       return data.labels[k];
     }
 
@@ -186,6 +202,7 @@ export function mountAttention(root, data, store, env) {
       }
       if (moved || was.head !== head || was.token !== token) shade(token, head);
       was = { token, head, layer };
+      memory.layer = layer;
     }
 
     function shade(token, head) {
@@ -196,27 +213,29 @@ export function mountAttention(root, data, store, env) {
       const of = colours.at("cividis", Math.sqrt(taken ?? 0));
       chip.style.backgroundColor = `rgb(${of.join(" ")})`;
       chip.style.color = colours.inkOn(of);
+      chip.title = `what goes to the sink: ${percent(taken ?? 0)}`;
       cells.forEach((cell, k) => {
         const level = seen[token * T + k] ? Math.round(255 * Math.sqrt(row[k])) : -1;
         if (levels[k] !== level) {
           const colour = colours.at("cividis", level / 255);
           cell.style.backgroundColor = level < 0 ? "" : `rgb(${colour.join(" ")})`;
           cell.style.color = level < 0 ? "var(--gl-muted)" : colours.inkOn(colour);
-          cell.style.opacity = level < 0 ? "0.55" : "";
+          cell.classList.toggle("gl-unseen", level < 0);
           levels[k] = level;
         }
-        if (k === token || k === was.token) cell.setAttribute("aria-selected", String(k === token));
       });
+      shown = row;
+      strip.update({ selected: token });
       const tops = mostLooked(row, taken);
-      const told = tops.map(({ key: k, share }) => `${k < 0 ? "the sink" : `${k} “${data.labels[k]}”`} ${percent(share)}`).join(", ");
-      says.textContent = `${token} “${data.labels[token]}” looks at ${told || "nothing in particular"}.`;
+      const told = tops.map(({ key: k, share }) => `${k < 0 ? "the sink" : `${k} ${quoted(data.labels[k])}`} ${percent(share)}`).join(", ");
+      says.textContent = `${token} ${quoted(data.labels[token])} looks at ${told || "nothing in particular"}.`;
       text.setAttribute("aria-label", `the text, shaded: ${says.textContent}`);
       const at = tops.find(({ key: k }) => k >= 0)?.key ?? token;
       inView(text, cells[at]);
     }
 
     draw(true);
-    return { box, draw, destroy: () => map.destroy() };
+    return { box, draw, layer: () => layer, destroy: () => map.destroy() };
   }
 
   function load(next) {
@@ -225,6 +244,8 @@ export function mountAttention(root, data, store, env) {
     sides = [];
     const kept = data.config.windows.map((_, n) => n).filter((n) => data.has(`blocks.${n}.attention.pattern`));
     if (!kept.length) return node.replaceChildren(el("p", { class: "gl-absent" }, data.lacks("blocks.*.attention.pattern")));
+    lacks = data.config.windows.map((_, n) => n).filter((n) => !kept.includes(n));
+    lacking.hidden = !lacks.length;
     const windowed = kept.filter((n) => data.config.windows[n]);
     const dense = kept.filter((n) => !data.config.windows[n]);
     const halves = windowed.length && dense.length ? [[windowed, "window"], [dense, "dense"]] : kept.length > 1 ? [[kept.filter((n) => n % 2 === 0), "even"], [kept.filter((n) => n % 2 === 1), "odd"]] : [[kept, "only"]];
@@ -237,6 +258,17 @@ export function mountAttention(root, data, store, env) {
         data.config.sinks ? "Sink: what a head leaves to no token; a row and its sink sum to 100 %." : "This model has no sinks: each row sums to 100 %."));
     node.append(...sides.map((one) => one.box), foot);
     sides.forEach((one) => one.draw(true));
+    tellLacks();
+  }
+
+  /** Which layers are not here, and where one of them is chosen, what stands below instead. */
+  function tellLacks() {
+    if (!lacks.length || !sides.length) return;
+    const [{ layer }, why] = [store.get(), data.lacks("blocks.*.attention.pattern")];
+    const shown = sides.map((one) => one.layer()).join(" and ");
+    lacking.classList.toggle("gl-bad", lacks.includes(layer));
+    lacking.textContent = lacks.includes(layer) ? `Layer ${layer} is chosen and not here; below ${sides.length > 1 ? "are layers" : "is layer"} ${shown}. ${why}`
+      : `Layer${lacks.length > 1 ? "s" : ""} ${lacks.join(", ")} ${lacks.length > 1 ? "are" : "is"} not here. ${why}`;
   }
 
   /** Names of queries take less room where the halves are narrow. */
@@ -251,7 +283,10 @@ export function mountAttention(root, data, store, env) {
   load(data);
   const resize = globalThis.ResizeObserver && new ResizeObserver(fitted);
   resize?.observe(node);
-  const off = store.on(() => sides.forEach((one) => one.draw()));
+  const off = store.on(() => {
+    sides.forEach((one) => one.draw());
+    tellLacks();
+  });
   return {
     update: load,
     redraw: () => sides.forEach((one) => one.draw(true)),

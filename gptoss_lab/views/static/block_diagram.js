@@ -22,7 +22,7 @@ export function diagramWalk(steps, go) {
     const words = step.layer === null ? (n ? "read-out" : "embedding") : `block ${step.layer}, ${step.kind}`;
     const cell = svg("rect", { x: x + gap, y: 18, width: Math.max(width - gap - (second ? 0 : 1), 1), height: 16,
       rx: 2.5,
-      fill: diagramInk(step.kind), stroke: "var(--gl-pick)", onclick: () => go(n), style: { cursor: "pointer" } },
+      fill: diagramInk(step.kind), "vector-effect": "non-scaling-stroke", onclick: () => go(n), style: { cursor: "pointer" } },
         svg("title", {}, words));
     const room = 2 * wide > 26 || (step.layer ?? 0) % 5 === 0;
     const label = step.kind === "attention" ? room && `${step.layer}` : step.layer === null && wide > 40
@@ -42,7 +42,8 @@ export function diagramWalk(steps, go) {
     node: el("div", { class: "gl-steps-walkway" }, names, node),
     update(step) {
       cells.forEach(({ cell }, n) => {
-        cell.setAttribute("stroke-width", n === step ? 3 : 0);
+        cell.setAttribute("stroke", n === step ? "var(--gl-pick)" : "var(--gl-muted)"); // a pale cell is seen by its frame
+        cell.setAttribute("stroke-width", n === step ? 3 : 1);
         cell.setAttribute("fill-opacity", n === step ? 1 : n < step ? 0.62 : 0.24);
       });
     },

@@ -2,9 +2,10 @@
 // at every token, and any view before and after. In a notebook every switch runs the real model; a page shows what was
 // recorded. The second run is `env.beside`, a Data of its own; what stands between the two is in it as compare.*.
 
-import { canPress, el, percent, tokenStrip } from "./core.js";
+import { canPress, el, percent } from "./core.js";
 import { readable } from "./heatmap.js";
 import { panelShade } from "./step_panels.js";
+import { quoted, textTail, tokenStrip } from "./tokens.js";
 
 /** A change with one place [layer or null, number] of `field` put in or taken out; experts are never in both lists. */
 export function changeToggled(change, field, layer, number) {
@@ -71,7 +72,7 @@ export function mountCompare(root, data, store, env) {
   const chips = el("div", { class: "gl-compare-chips", role: "group", "aria-label": "what is changed" });
   const body = el("div", { class: "gl-compare-body" });
   const node = el("div", { class: "gl-compare" }, controls, chips, status, body);
-  root.append(node);
+  root.append(el("div", { class: "gl-view" }, node));
 
   // --- the switches -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +203,7 @@ export function mountCompare(root, data, store, env) {
 
   function told() {
     const many = found.turned.length;
-    const where = found.turned.length ? `, most at token ${found.most} “${data.labels[found.most]}”` : "";
+    const where = found.turned.length ? `, most at token ${found.most} ${quoted(data.labels[found.most])}` : "";
     const mean = found.divergence.reduce((a, b) => a + b, 0) / found.divergence.length;
     return `The likeliest next token is another at ${many} of ${data.tokens} tokens; predictions moved by ${readable(mean)} bits ` +
       `on average${where}.`;
@@ -212,7 +213,7 @@ export function mountCompare(root, data, store, env) {
   let rows = [];
   const choices = el("div", { class: "gl-compare-views", role: "group", "aria-label": "view before and after" });
   const pair = el("div", { class: "gl-compare-pair" });
-  const nextTitle = el("h3");
+  const nextTitle = el("h3", { class: "gl-compare-next" });
   const heads = [el("span"), el("span")];
   const words = () => env.beside?.extra["compare.words"] ?? "";
 
@@ -240,7 +241,7 @@ export function mountCompare(root, data, store, env) {
     const texts = beside.extra["compare.texts"];
     const same = commonStart(...texts);
     const text = (title, words_) => el("div", { class: "gl-compare-text" }, el("h3", {}, title),
-      el("p", {}, el("span", { class: "gl-quiet" }, `…${[...data.text.slice(-6), ""].join(beside.extra["compare.between"])}`), words_.slice(0, same), words_.length > same ? el("mark", {}, words_.slice(same)) : null));
+      el("p", {}, el("span", { class: "gl-quiet" }, `…${textTail(data.text, 6, beside.extra["compare.between"])}`), words_.slice(0, same), words_.length > same ? el("mark", {}, words_.slice(same)) : null));
     strip = tokenStrip(data.labels, (token) => store.set({ token }), "tokens, darker to brighter by how much the prediction after them moved");
     const most = Math.max(...found.divergence);
     const shades = panelShade(found.divergence.map((v) => Math.sqrt(v / (most || 1))), 1, () => "");
@@ -276,12 +277,13 @@ export function mountCompare(root, data, store, env) {
     return { fill, share, node: el("span", { class: "gl-compare-bar" }, el("span", { class: "gl-compare-track" }, fill), share) };
   }
 
-  /** One view, drawn from both runs with one selection. */
+  /** One view, drawn from both runs with one selection and on one scale: each is given the other's numbers as `twin`. */
   function show(name) {
     env.memory.compared = name;
     sides.forEach((side) => side.view?.destroy());
     [...choices.children].forEach((one) => one.setAttribute("aria-pressed", String(one.dataset.view === name)));
-    sides = [[data, `Before: ${data.config.name}`, env], [env.beside, `After: ${words()}`, { ...env, say: undefined }]].map(([of, title, around]) => {
+    sides = [[data, `Before: ${data.config.name}`, { ...env, twin: env.beside }],
+      [env.beside, `After: ${words()}`, { ...env, say: undefined, twin: data }]].map(([of, title, around]) => {
       const place = el("div", { class: "gl-panel gl-compare-view" });
       return { of, place, around, node: el("section", { class: "gl-compare-side", "aria-label": title }, el("h3", {}, title), place) };
     });
@@ -299,8 +301,8 @@ export function mountCompare(root, data, store, env) {
     const { beside } = env;
     strip.update({ selected: token });
     const [ids, before, after] = ["ids", "before", "after"].map((name) => beside.get(`compare.${name}`));
-    const follows = token + 1 < data.tokens ? `; the text goes on with “${data.labels[token + 1]}”` : "";
-    nextTitle.replaceChildren(`What is expected after token ${token} “${data.labels[token]}”`,
+    const follows = token + 1 < data.tokens ? `; the text goes on with ${quoted(data.labels[token + 1])}` : "";
+    nextTitle.replaceChildren(`What is expected after token ${token} ${quoted(data.labels[token])}`,
       el("span", { class: "gl-quiet" }, `  moved by ${readable(found.divergence[token])} bits${follows}`));
     const largest = Math.max(...before.row(token), ...after.row(token));
     const full = compareScales.find((scale) => largest <= scale) ?? 1;
@@ -325,6 +327,7 @@ export function mountCompare(root, data, store, env) {
   else controls.hidden = true;
   build();
   return {
+    step: (by) => sides[0]?.view?.step?.(by),
     destroy() {
       offStore();
       offBeside?.();

@@ -105,6 +105,7 @@ export class Data {
     this.extra = payload.extra ?? {};
     this.code = payload.code ?? {};
     this.leftOut = payload.left_out ?? [];
+    this.noNumbers = payload.no_numbers ?? "";
     this.missing = payload.missing ?? {};
     this.made = new Map();
   }
@@ -146,7 +147,8 @@ export function limitsOfBoth(data, beside) {
     expert: both ? Math.min(mine.expert, its.expert) : Math.max(mine.expert, its.expert) };
 }
 
-const coreSoon = globalThis.requestAnimationFrame ? (f) => requestAnimationFrame(f) : (f) => setTimeout(f, 0);
+/** In the next frame, or at once where there are none. */
+export const coreSoon = globalThis.requestAnimationFrame ? (f) => requestAnimationFrame(f) : (f) => setTimeout(f, 0);
 
 /** One selection for all views. `set` keeps whole numbers within limits and tells listeners once a frame. */
 export class Store {
@@ -287,64 +289,4 @@ export function canPress(button, can) {
 export function percent(share) {
   const p = 100 * share;
   return p === 0 ? "0 %" : p > 0 && p < 0.005 ? "<0.01 %" : `${p.toFixed(p >= 9.95 ? 0 : p >= 0.095 ? 1 : 2)} %`;
-}
-
-/** Scrolls `node` alone, never the page, until `cell` is seen: in the next frame, when asking for places costs nothing. */
-export function inView(node, cell) {
-  if (!cell) return;
-  coreSoon(() => {
-    const [top, bottom] = [cell.offsetTop, cell.offsetTop + cell.offsetHeight];
-    if (top < node.scrollTop || bottom > node.scrollTop + node.clientHeight) node.scrollTop = (top + bottom - node.clientHeight) / 2;
-  });
-}
-
-/** The tokens of a text in a row of buttons that wraps. `pick(token)` when one is chosen by pointer or arrow keys.
- *
- *  Returns { node, update({selected, shade, titles, ink}) }: `shade` holds a colour (or null) for each token, `ink` the
- *  colour of its letters. One token is in the tab order, as in every list of this kind; arrows, Home and End move.
- */
-export function tokenStrip(labels, pick, name = "tokens of the text") {
-  let selected = 0;
-  let shownOnce = false;
-  const cells = labels.map((label, t) =>
-    el("button", { type: "button", class: "gl-token", role: "option", tabindex: -1, "data-token": t, onclick: () => choose(t) }, label),
-  );
-  const node = el("div", { class: "gl-strip", role: "listbox", "aria-label": name, "aria-orientation": "horizontal", onkeydown: move }, cells);
-
-  function choose(t, focus = false) {
-    const next = Math.min(Math.max(t, 0), cells.length - 1);
-    if (focus) cells[next]?.focus();
-    pick(next);
-  }
-
-  function move(event) {
-    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
-    const to = step ? selected + step : event.key === "Home" ? 0 : event.key === "End" ? cells.length - 1 : null;
-    if (to === null || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    selected = Math.min(Math.max(to, 0), cells.length - 1);
-    choose(selected, true);
-  }
-
-  function update({ selected: now = selected, shade, ink, titles } = {}) {
-    cells.forEach((cell, t) => {
-      const is = t === now;
-      if ((cell.getAttribute("aria-selected") === "true") !== is || !cell.hasAttribute("aria-selected")) {
-        cell.setAttribute("aria-selected", String(is));
-        cell.tabIndex = is ? 0 : -1;
-      }
-      if (shade) {
-        cell.style.backgroundColor = shade[t] ?? "";
-        cell.style.color = ink?.[t] ?? "";
-      }
-      if (titles) cell.title = titles[t] ?? "";
-    });
-    if (now !== selected || !shownOnce) inView(node, cells[now]);
-    shownOnce = true;
-    selected = now;
-  }
-
-  update();
-  return { node, update };
 }

@@ -4,6 +4,7 @@
 // them (whole turns left out). Its ring is as long as its longest hand; what the pair adds to the score stands beneath.
 
 import { canPress, el, svg } from "./core.js";
+import { quoted } from "./tokens.js";
 
 /** A number to three digits: 6.28, 14,100, 20.8M. */
 export function positionsCount(n) {
@@ -24,12 +25,12 @@ export function positionsSelect(label, names, change) {
 
 /** A query's or key's card: which token's vector, and where it stands. */
 export function positionsEnd(name, labels, context, chooseToken, choosePlace) {
-  const token = positionsSelect(`${name}: whose vector`, labels.map((label, t) => `${t} “${label}”`), chooseToken);
+  const token = positionsSelect(`${name}: whose vector`, labels.map((label, t) => `${t} ${quoted(label)}`), chooseToken);
   const moved = (event) => choosePlace(Math.min(Math.max(Math.trunc(Number(event.target.value)) || 0, 0), context - 1));
   const range = el("input",
     { type: "range", min: 0, max: context - 1, step: 1, "aria-label": `${name}: position`, oninput: moved });
   const number = el("input",
-    { type: "number", min: 0, max: context - 1, step: 1, "aria-label": `${name}: position`, onchange: moved });
+    { type: "number", min: 0, max: context - 1, step: 1, "aria-label": `${name}: position, as a number`, onchange: moved });
   const home = el("button", { type: "button", }, "own place");
   home.addEventListener("click", () => choosePlace(null));
   const node = el("div", { class: "gl-pos-end", role: "group", "aria-label": name,

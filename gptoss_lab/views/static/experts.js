@@ -4,55 +4,10 @@
 // through all layers. margin = the smallest chosen logit − the largest that missed; 0 is a tie, below 0 an edited choice.
 
 import { colours, el, percent } from "./core.js";
+import { zoomButtons } from "./heat_picture.js";
 import { heatmap, legend, readable } from "./heatmap.js";
-
-/** One layer's routing: { tokens, experts, weight(e, t) (NaN where not chosen), share(e, t) over all experts, logit(e, t),
- *  chosen(t) → [{expert, weight}] best first, load (share of choices), carried (share of weight), margin[t], missed[t] }. */
-export function routing(data, layer) {
-  const [logits, choice, weight] = ["logits", "choice", "weight"].map((name) => data.get(`blocks.${layer}.experts.${name}`));
-  const [tokens, experts] = logits.shape;
-  const kept = choice.shape[1];
-  const [z, picks, shares] = [logits.row(), choice.row(), weight.row()];
-  const grid = new Float32Array(tokens * experts).fill(NaN);
-  const all = new Float32Array(tokens * experts);
-  const load = new Float32Array(experts);
-  const carried = new Float32Array(experts);
-  const margin = new Float32Array(tokens);
-  const missed = new Int32Array(tokens).fill(-1);
-  for (let t = 0; t < tokens; t++) {
-    const mine = z.subarray(t * experts, (t + 1) * experts);
-    const top = mine.reduce((a, b) => Math.max(a, b), -Infinity);
-    const total = mine.reduce((sum, v) => sum + Math.exp(v - top), 0);
-    for (let e = 0; e < experts; e++) all[t * experts + e] = Math.exp(mine[e] - top) / total;
-    let lowest = Infinity;
-    for (let k = 0; k < kept; k++) {
-      const e = picks[t * kept + k];
-      const w = shares[t * kept + k];
-      grid[t * experts + e] = (grid[t * experts + e] || 0) + w;
-      load[e] += 1 / (tokens * kept);
-      carried[e] += w / tokens;
-      lowest = Math.min(lowest, mine[e]);
-    }
-    let best = -Infinity;
-    for (let e = 0; e < experts; e++) {
-      if (Number.isNaN(grid[t * experts + e]) && mine[e] > best) [best, missed[t]] = [mine[e], e];
-    }
-    margin[t] = missed[t] < 0 ? Infinity : lowest - best;
-  }
-  return {
-    tokens, experts, kept, load, carried, margin, missed,
-    weight: (e, t) => grid[t * experts + e],
-    share: (e, t) => all[t * experts + e],
-    logit: (e, t) => z[t * experts + e],
-    chosen: (t) => Array.from({ length: kept }, (_, k) => ({ expert: picks[t * kept + k], weight: shares[t * kept + k] })),
-  };
-}
-
-/** A margin in words: "1.44", "less than 0.01"; below zero where an edit chose against the logits. */
-export function marginOf(margin) {
-  const size = Math.abs(margin);
-  return size < 0.005 ? "less than 0.01" : `${margin < 0 ? "−" : ""}${size.toFixed(2)}`;
-}
+import { marginOf, routing } from "./routing.js";
+import { quoted } from "./tokens.js";
 
 const expertsShown = {
   weight: { title: "weight of the chosen", scale: { lo: 0, hi: 1, unit: "share" }, ticks: [0, 0.5, 1] },
@@ -62,18 +17,23 @@ const expertsShown = {
 
 export function mountExperts(root, data, store, env) {
   let layers = [];
-  let shown = "weight";
+  let twins = []; // the same layers of the run beside this one, by number: both are drawn on one scale
+  let shown = env.memory?.colours ?? "weight";
   let small = [];
   let big = null;
   let was = {};
 
   const title = el("h3");
-  const pick = el("select", { "aria-label": "what the colours show", onchange: () => { shown = pick.value; draw(true); } },
+  const pick = el("select", { "aria-label": "what the colours show", onchange: () => { shown = pick.value; if (env.memory) env.memory.colours = shown; draw(true); } },
     Object.entries(expertsShown).map(([key, { title }]) => el("option", { value: key }, title)));
+  pick.value = shown;
   const key = el("div");
+  const chip = el("span", { class: "gl-quiet gl-experts-chip" }, "not chosen");
   const canvas = el("canvas", { style: { height: "300px" } });
   const loads = el("canvas", { class: "gl-experts-load", style: { height: "300px" }, role: "img" });
-  const margins = el("canvas", { style: { height: "64px" }, class: "gl-heat", role: "img" });
+  const margins = el("canvas", { style: { height: "64px" }, class: "gl-heat gl-experts-margins", role: "img", onpointermove: sayMargin,
+    onpointerleave: () => (read.textContent = resting), onclick: (event) => marginAt(event) >= 0 && store.set({ token: marginAt(event) }) });
+  const resting = "arrows move the selection · + and − zoom · 0 shows all";
   const read = el("div", { class: "gl-read" });
   const grid = el("div", { class: "gl-experts-layers", role: "group", "aria-label": "all layers; each button shows its layer large" });
   const path = el("tbody");
@@ -82,9 +42,9 @@ export function mountExperts(root, data, store, env) {
   const node = el("div", { class: "gl-view" }, el("div", { class: "gl-experts" },
     el("div", { style: { "min-width": "0" } },
       el("div", { class: "gl-experts-head" }, title,
-        el("div", { class: "gl-experts-key" }, el("label", { class: "gl-quiet" }, "colours: ", pick), key)),
+        el("div", { class: "gl-experts-key" }, el("label", { class: "gl-quiet" }, "colours: ", pick), key, chip)),
       el("div", { class: "gl-experts-map" }, canvas, loads, margins, el("div")),
-      read,
+      el("div", { class: "gl-reads" }, read, zoomButtons(() => big)),
       el("h3", { style: { "margin-top": "8px" } }, "Every layer"),
       grid),
     el("div", { style: { "min-width": "0" } }, pathTitle, pathNote,
@@ -98,8 +58,10 @@ export function mountExperts(root, data, store, env) {
 
   function load(next) {
     data = next;
-    layers = Array.from({ length: data.config.n_layers }, (_, n) => n).filter((n) => data.has(`blocks.${n}.experts.choice`))
-      .map((n) => ({ n, ...routing(data, n) }));
+    const routed = (of) => Array.from({ length: of?.config.n_experts ? of.config.n_layers : 0 }, (_, n) => n)
+      .filter((n) => of.has(`blocks.${n}.experts.choice`)).map((n) => ({ n, ...routing(of, n) }));
+    layers = routed(data);
+    twins = routed(env.twin);
     expertsShown.logit.scale = null;
     const { n_experts: E } = data.config;
     const height = Math.min(Math.max(E * 24, 150), 340) + margin.bottom;
@@ -117,7 +79,8 @@ export function mountExperts(root, data, store, env) {
       return { n: one.n, button, picture };
     });
     grid.replaceChildren(...small.map((one) => one.button));
-    path.replaceChildren(...layers.map((one) => el("tr", { onclick: () => store.set({ layer: one.n }) }, el("th", { scope: "row" }), el("td"), el("td"))));
+    path.replaceChildren(...layers.map((one) => el("tr", { onclick: () => store.set({ layer: one.n }) },
+      el("th", { scope: "row" }, el("button", { type: "button", "aria-label": `layer ${one.n}` }, String(one.n))), el("td"), el("td"))));
     small.forEach((one, i) => {
       one.map = heatmap(one.picture, { ...cells(layers[i], "weight"), tabIndex: -1, zoomable: false, name: "", plainMask: true });
       one.picture.removeAttribute("role");
@@ -132,8 +95,7 @@ export function mountExperts(root, data, store, env) {
   function cells(one, what) {
     const about = expertsShown[what];
     if (!about.scale) {
-      const all = layers.flatMap((l) => [...data.get(`blocks.${l.n}.experts.logits`).row()]).filter(Number.isFinite);
-      const most = all.reduce((m, v) => Math.max(m, Math.abs(v)), 1e-6);
+      const most = [...layers, ...twins].reduce((m, l) => Math.max(m, l.reach), 1e-6);
       Object.assign(about, { scale: { lo: -most, hi: most, map: "differences" }, ticks: [-most, 0, most] });
     }
     return {
@@ -145,7 +107,7 @@ export function mountExperts(root, data, store, env) {
   function say(one, e, t) {
     const w = one.weight(e, t);
     const own = Number.isNaN(w) ? `not chosen${one.missed[t] === e ? `, missed by ${marginOf(one.margin[t])}` : ""}` : `weight ${percent(w)}`;
-    return `layer ${one.n}, token ${t} “${data.labels[t]}”, expert ${e}: ${own}; logit ${readable(one.logit(e, t))}, ${percent(one.share(e, t))} of a softmax over all`;
+    return `layer ${one.n}, token ${t} ${quoted(data.labels[t])}, expert ${e}: ${own}; logit ${readable(one.logit(e, t))}, ${percent(one.share(e, t))} of a softmax over all`;
   }
 
   function draw(all = false) {
@@ -158,19 +120,18 @@ export function mountExperts(root, data, store, env) {
       const given = {
         ...cells(one, shown), plainMask: true, margin, name: `experts of layer ${one.n}: tokens across, experts down`,
         rowLabels: Array.from({ length: one.experts }, (_, e) => `expert ${e}`), colLabels: data.labels,
-        describe: (e, t) => say(one, e, t), readout: read, say: env.say, resting: "arrows move the selection · + and − zoom · 0 shows all",
+        describe: (e, t) => say(one, e, t), readout: read, say: env.say, resting,
         pick: (e, t) => store.set({ expert: e, token: t }), selected: { row: expert, col: token },
-        overlay: (ctx, box) => guide(ctx, box, store.get().token),
+        overlay: (ctx, box) => guide(ctx, box, store.get().token), viewed: drawSides,
       };
       if (big) big.update(given);
       else big = heatmap(canvas, given);
       title.textContent = `Layer ${one.n}: ${one.kept} of ${one.experts} experts answer for each token`;
       key.replaceChildren(legend(about.scale, about.ticks, about.title, false));
+      chip.hidden = shown !== "weight";
     } else {
       big.update({ selected: { row: expert, col: token } });
     }
-    if (moved || was.expert !== expert || !sizes.has(loads)) drawLoads(one, expert);
-    drawMargins(one, token);
     if (all || was.token !== token || was.layer !== one.n || was.expert !== expert) {
       small.forEach((l) => {
         l.button.setAttribute("aria-pressed", String(l.n === one.n));
@@ -179,6 +140,14 @@ export function mountExperts(root, data, store, env) {
       drawPath(token, one.n, expert);
     }
     was = { token, layer: one.n, expert };
+  }
+
+  /** What stands beside the map, for what is in view of it. */
+  function drawSides() {
+    const { token, layer, expert } = store.get();
+    const one = layers.find((l) => l.n === layer) ?? layers[0];
+    drawLoads(one, expert);
+    drawMargins(one, token);
   }
 
   /** Two lines down the sides of the selected token's column: the outline shows its cell alone. */
@@ -203,22 +172,31 @@ export function mountExperts(root, data, store, env) {
     return [ctx, w, h];
   }
 
+  const twin = (one) => twins.find((l) => l.n === one.n);
+
   /** Each expert's share of the choices, beside its row; the line is the share that each would have if all were equal. */
   function drawLoads(one, expert) {
     const [ctx, w, h] = plain(loads);
     if (!w) return;
-    const size = (h - margin.top - margin.bottom) / one.experts;
-    const most = Math.max(...one.load, 2 / one.experts);
+    const { rows: [first, count] } = big.view();
+    const size = (h - margin.top - margin.bottom) / count;
+    const most = Math.max(...one.load, ...(twin(one)?.load ?? []), 2 / one.experts);
     const room = w - 40;
     const written = [];
-    for (let e = 0; e < one.experts; e++) {
-      const y = margin.top + e * size;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(0, margin.top, w, h - margin.top - margin.bottom);
+    ctx.clip();
+    for (let e = Math.floor(first); e < Math.min(one.experts, first + count); e++) {
+      const y = margin.top + (e - first) * size;
       ctx.fillStyle = colours.of(loads, "experts");
       ctx.globalAlpha = e === expert ? 1 : 0.7;
       ctx.fillRect(0, y + 0.15 * size, (room * one.load[e]) / most, Math.max(0.7 * size, 1));
       ctx.globalAlpha = 1;
       if (size < 13 && e !== expert) continue;
-      written.push([percent(one.load[e]), (room * one.load[e]) / most + 5, y + size / 2, e === expert ? "ink" : "muted"]);
+      const seen = [Math.max(e, first), Math.min(e + 1, first + count)]; // the number stands at the middle of what is seen
+      if ((seen[1] - seen[0]) * size < 12 && size >= 12) continue;
+      written.push([percent(one.load[e]), (room * one.load[e]) / most + 5, y + ((seen[0] + seen[1]) / 2 - e) * size, e === expert ? "ink" : "muted"]);
     }
     const even = room / one.experts / most;
     ctx.strokeStyle = colours.of(loads, "ink");
@@ -228,6 +206,7 @@ export function mountExperts(root, data, store, env) {
     ctx.lineTo(even, h - margin.bottom);
     ctx.stroke();
     ctx.setLineDash([]);
+    ctx.restore();
     ctx.textBaseline = "middle";
     for (const [text, x, y, ink] of written) {
       ctx.fillStyle = colours.of(loads, "page");
@@ -249,7 +228,7 @@ export function mountExperts(root, data, store, env) {
     if (!w) return;
     const { cols } = big.view();
     const size = (w - margin.left) / cols[1];
-    const finite = [...one.margin].filter(Number.isFinite);
+    const finite = [...one.margin, ...(twin(one)?.margin ?? [])].filter(Number.isFinite);
     const most = Math.max(...finite, 1e-6);
     ctx.textAlign = "right";
     ctx.textBaseline = "middle";
@@ -259,23 +238,40 @@ export function mountExperts(root, data, store, env) {
     ctx.fillText(`0 – ${readable(most)}`, margin.left - 6, h - 10);
     for (let t = 0; t < one.tokens; t++) {
       const tall = (Math.max(Number.isFinite(one.margin[t]) ? one.margin[t] : most, 0) / most) * (h - 6);
-      const x = margin.left + (t - cols[0]) * size;
-      if (x < margin.left - size / 2 || x > w) continue;
+      const x = margin.left + (t - cols[0] + 0.1) * size;
+      const left = Math.max(x, margin.left); // no farther than the map
+      const wide = Math.max(Math.max(0.8 * size, 1) - (left - x), 0);
+      if (x > w) break;
       ctx.fillStyle = colours.of(margins, t === token ? "pick" : "experts");
-      ctx.fillRect(x + 0.1 * size, h - 2 - tall, Math.max(0.8 * size, 1), Math.max(tall, 1));
+      ctx.fillRect(left, h - 2 - tall, wide, Math.max(tall, 1));
     }
     const closest = one.margin.indexOf(Math.min(...one.margin));
     margins.setAttribute("aria-label", `margin by which the last chosen expert leads the best that missed, for every token; ` +
-      `smallest for token ${closest} “${data.labels[closest]}”: ${marginOf(one.margin[closest])}`);
+      `smallest for token ${closest} ${quoted(data.labels[closest])}: ${marginOf(one.margin[closest])}`);
+  }
+
+  /** The token whose margin is under the pointer, or −1. */
+  function marginAt({ offsetX }) {
+    const { cols } = big.view();
+    const t = Math.floor(cols[0] + ((offsetX - margin.left) / (margins.clientWidth - margin.left)) * cols[1]);
+    return offsetX >= margin.left && t < data.tokens ? t : -1;
+  }
+
+  function sayMargin(event) {
+    const t = marginAt(event);
+    const one = layers.find((l) => l.n === was.layer);
+    if (!one) return;
+    read.textContent = t < 0 ? resting : `layer ${one.n}, token ${t} ${quoted(data.labels[t])}: ` + (one.missed[t] < 0 ? "every expert answers"
+      : `margin ${marginOf(one.margin[t])}, expert ${one.missed[t]} just missed`);
   }
 
   function drawPath(token, layer, expert) {
-    pathTitle.textContent = `Token ${token} “${data.labels[token]}” through the layers`;
+    pathTitle.textContent = `Token ${token} ${quoted(data.labels[token])} through the layers`;
     [...path.children].forEach((row, i) => {
       const one = layers[i];
       const chosen = one.chosen(token);
       row.setAttribute("aria-selected", String(one.n === layer));
-      row.children[0].textContent = String(one.n);
+      row.querySelector("button").setAttribute("aria-pressed", String(one.n === layer));
       row.children[1].replaceChildren(el("div", { class: "gl-experts-weights" }, chosen.map(({ expert: e, weight }) =>
         el("i", { class: e === expert && one.n === layer ? "gl-on" : "", style: { flex: `${Math.max(weight, 0.001)} 1 0` }, title: `expert ${e}: ${percent(weight)}` },
           weight > 0.4 ? `${e} · ${percent(weight)}` : weight > 0.1 ? `${e}` : ""))));
@@ -290,9 +286,6 @@ export function mountExperts(root, data, store, env) {
   }
 
   const redraw = () => draw(true);
-  for (const kind of ["wheel", "keydown", "dblclick", "pointermove"]) {
-    canvas.addEventListener(kind, () => requestAnimationFrame(() => layers.length && drawMargins(layers.find((l) => l.n === was.layer) ?? layers[0], was.token)), { passive: true });
-  }
   const off = store.on(() => draw());
   const resize = new ResizeObserver(() => {
     sizes = new Map();

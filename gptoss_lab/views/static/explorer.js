@@ -1,11 +1,13 @@
 // The explorer: a prompt, its tokens, one selection, and the views in tabs. The notebook's widget and the page both run it.
 
-import { Data, Store, canPress, el, limitsOfBoth, tokenStrip } from "./core.js";
+import { Data, Store, canPress, el, limitsOfBoth } from "./core.js";
 import { mountAttention } from "./attention.js";
 import { mountCompare } from "./compare.js";
 import { mountExperts } from "./experts.js";
+import { keysInWords, keysMove, placeWritten } from "./keys.js";
 import { mountPositions } from "./positions.js";
 import { mountSteps } from "./steps.js";
+import { quoted, readText, tokenStrip } from "./tokens.js";
 import { mountTour } from "./tour_strip.js";
 
 const explorerMounts = { experts: mountExperts, attention: mountAttention, positions: mountPositions, steps: mountSteps };
@@ -20,11 +22,12 @@ export function themeHere() {
   return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 }
 
-/** Everything in `root`. env: { canRun, canChange, others, send(message) → Promise, beside };
- *  returns { update(data, beside), updateBeside(beside), destroy(), store }.
+/** Everything in `root`. env: { canRun, canChange, others, send(message) → Promise, beside, whole: true where nothing else is on
+ *  the page, so that keys count everywhere and the address tells the place }; returns { update(data, beside), updateBeside(beside), destroy(), store }.
  *
  *  Views find in their env: say(text), theme, and for comparing: beside (the second run as Data, or null),
- *  onBeside(f) → forget, compare(change, other) → Promise where a kernel answers, others, mounts (the views by name). */
+ *  onBeside(f) → forget, compare(change, other) → Promise where a kernel answers, others, mounts (the views by name), memory
+ *  (what views remember while they are closed), and inside Edit and compare: twin (the other run, for common scales). */
 export function mountExplorer(root, data, store, env = {}) {
   const off = new AbortController();
   const word = el("div", { class: "gl-word", role: "status", "aria-live": "polite" });
@@ -43,6 +46,7 @@ export function mountExplorer(root, data, store, env = {}) {
   let shown = null;
   let view = null;
   let running = false;
+  let placing = 0;
 
   // the prompt
   const prompt = el("textarea", { "aria-label": "prompt", rows: 2, spellcheck: "false", placeholder: "Type a text to run through the model" });
@@ -78,6 +82,7 @@ export function mountExplorer(root, data, store, env = {}) {
   // the selection
   const heading = el("h1");
   const source = el("span", { class: "gl-quiet" });
+  const warning = el("p", { class: "gl-word gl-bad", role: "alert" });
   const strips = el("div");
   let strip = null;
   const here = el("span", { class: "gl-here" });
@@ -89,7 +94,7 @@ export function mountExplorer(root, data, store, env = {}) {
   const choosers = [chooser("layer", "layer"), chooser("head", "head"), chooser("expert", "expert")];
   const before = el("button", { type: "button", "aria-label": "previous token", onclick: () => store.set({ token: store.get().token - 1 }) }, "◀");
   const after = el("button", { type: "button", "aria-label": "next token", onclick: () => store.set({ token: store.get().token + 1 }) }, "▶");
-  const tour = mountTour({ store, env: inside, open: (view) => view !== shown && open(view), run: (text) => { prompt.value = text; return runPrompt(); } });
+  const tour = mountTour({ store, env: inside, toggled: (opened) => (strips.hidden = opened), open: (view) => view !== shown && open(view), run: (text) => { prompt.value = text; return runPrompt(); } });
   const bar = el("div", { class: "gl-bar", role: "group", "aria-label": "selection" }, before, after, here, choosers.map((one) => one.node), tour.button);
 
   // the views
@@ -102,10 +107,9 @@ export function mountExplorer(root, data, store, env = {}) {
   const leftOut = el("p", { class: "gl-quiet" });
   const foot = el("div", { class: "gl-foot" }, leftOut, shownCode,
     el("details", {}, el("summary", {}, "This text in words"), told),
-    el("details", {}, el("summary", {}, "Keys"), el("pre", {},
-      "Tab goes from part to part; arrows move inside tokens, tabs and maps.\n[ ] previous and next layer    { } previous and next head    , . previous and next token\nIn a map: arrows move the selection, Page Up/Down and Home/End jump, + − zoom, 0 shows all.")));
+    el("details", {}, el("summary", {}, "Keys"), el("pre", {}, keysInWords)));
   root.classList.add("gl-root");
-  root.replaceChildren(el("div", { class: "gl-top" }, heading, source, word), box, strips, bar, tour.node, tabs, panel, foot, spoken);
+  root.replaceChildren(el("div", { class: "gl-top" }, heading, source, word), warning, box, strips, bar, tour.node, tabs, panel, foot, spoken);
 
   function open(asked, focus = false) {
     if (view) view.destroy();
@@ -133,6 +137,18 @@ export function mountExplorer(root, data, store, env = {}) {
     }
     showCode();
     root.dataset.view = asked;
+    tellPlace();
+  }
+
+  /** On a page, the address tells what is shown, so that a reload comes back to it. */
+  function tellPlace() {
+    if (!env.whole || !shown) return;
+    clearTimeout(placing); // browsers refuse an address that changes too often
+    placing = setTimeout(() => {
+      try {
+        history.replaceState(null, "", placeWritten(shown, store.get()));
+      } catch {} // a page inside another may have no address of its own
+    }, 200);
   }
 
   const codeOf = (name) => (name === explorerCompare ? inside.beside?.code[name] : data.code[name]) ?? "";
@@ -164,6 +180,9 @@ export function mountExplorer(root, data, store, env = {}) {
       select.value = String(store.get()[key]);
       node.hidden = names[key].length === 0;
     }
+    const odd = [data.noNumbers, next?.noNumbers && `The second run: ${next.noNumbers}`].filter(Boolean);
+    warning.textContent = odd.join(" ");
+    warning.hidden = odd.length === 0;
     const [mine, its] = [data, next].map((one) => one?.leftOut.join("; "));
     leftOut.textContent = mine && mine === its ? `Left out of both runs, because it would not fit: ${mine}.`
       : [mine && `Left out, because it would not fit: ${mine}.`, its && `Left out of the second run: ${its}.`].filter(Boolean).join(" ");
@@ -195,20 +214,22 @@ export function mountExplorer(root, data, store, env = {}) {
   globalThis.addEventListener("keydown", ({ target, ctrlKey, metaKey, altKey }) => {
     if (root.contains(target)) target.toggleAttribute("data-lm-suppress-shortcuts", !(ctrlKey || metaKey || altKey));
   }, { capture: true, signal: off.signal });
-  root.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
-    const now = store.get();
-    const to = { "[": { layer: now.layer - 1 }, "]": { layer: now.layer + 1 }, "{": { head: now.head - 1 }, "}": { head: now.head + 1 },
-      ",": { token: now.token - 1 }, ".": { token: now.token + 1 } }[event.key];
-    if (!to) return;
+  (env.whole ? document : root).addEventListener("keydown", (event) => {
+    if (/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+    const moves = keysMove(event);
+    const plain = !(event.ctrlKey || event.metaKey || event.altKey);
+    const by = plain && view?.step ? { n: 1, p: -1 }[event.key] : undefined;
+    if (moves) store.set({ [moves[0]]: store.get()[moves[0]] + moves[1] });
+    else if (by) view.step(by);
+    else if (!(plain && event.key === "Escape" && tour.close())) return;
     event.preventDefault();
     event.stopPropagation();
-    store.set(to);
   }, { signal: off.signal });
 
   function choose() {
     const now = store.get();
     strip.update({ selected: now.token });
+    tellPlace();
     here.replaceChildren(`token ${now.token} of 0–${data.tokens - 1}: `, el("b", {}, data.labels[now.token]),
       now.token + 1 < data.tokens ? el("span", { class: "gl-quiet" }, "  then ", el("b", {}, data.labels[now.token + 1])) : "");
     for (const { key, select } of choosers) select.value = String(now[key]);
@@ -223,7 +244,7 @@ export function mountExplorer(root, data, store, env = {}) {
     source.textContent = `Source: ${data.source}`;
     strip = tokenStrip(data.labels, (token) => store.set({ token }));
     strips.replaceChildren(strip.node);
-    told.textContent = data.payload.summary ?? "";
+    told.textContent = `Text: ${quoted(data.payload.prompt || readText(data.text.join("")))}\n\n${data.payload.summary ?? ""}`;
     if (data.payload.prompt !== undefined && document.activeElement !== prompt) prompt.value = data.payload.prompt;
     const all = tabNames();
     tabs.replaceChildren(...all.map((key) => el("button", { type: "button", role: "tab", class: "gl-tab", id: `${name}-${key}`, "data-view": key,
@@ -260,32 +281,13 @@ export function mountExplorer(root, data, store, env = {}) {
     destroy() {
       forget();
       tour.destroy();
+      clearTimeout(placing);
       off.abort();
       watcher.disconnect();
       view?.destroy();
       root.replaceChildren();
     },
   };
-}
-
-/** What two blocks of a page hold, as JSON and as base64: a Data, or null where there are none. */
-function readBlocks(name) {
-  const header = document.getElementById(`${name}header`);
-  if (!header) return null;
-  const packed = atob(document.getElementById(`${name}block`).textContent.trim());
-  return new Data(JSON.parse(header.textContent), Uint8Array.from(packed, (c) => c.charCodeAt(0)));
-}
-
-/** The page: one run, or two. */
-export function mountPage() {
-  const data = readBlocks("gptoss-lab-");
-  const beside = readBlocks("gptoss-lab-beside-");
-  const root = document.getElementById("gptoss-lab");
-  const set = () => (document.documentElement.dataset.theme = themeHere());
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", set);
-  set();
-  const first = new Store(data.limits, { token: data.tokens - 1 });
-  globalThis.gptossLab = mountExplorer(root, data, first, { beside, view: beside ? explorerCompare : undefined });
 }
 
 /** The widget, as anywidget calls it: the same explorer, whose prompts go to the kernel and whose numbers come from it. */

@@ -1,49 +1,14 @@
 // A heat map on canvas: one picture of rows x columns, drawn once a change, crisp at any zoom and pixel ratio.
 //
-// Pointer: move to read a value, click to pick, drag to move about when zoomed, wheel to zoom once the map has the focus
-// (or with Ctrl held: a page that is scrolled past is left alone), double click to see all. Keys: arrows move and pick,
-// Page Up and Down and Home and End jump, + and - zoom, 0 shows all.
+// Pointer: move to read a value, click to pick, drag to move about when zoomed, wheel with Ctrl or Cmd to zoom (without, the
+// page scrolls), double click to see all. Keys: arrows move and pick, Page Up and Down and Home and End jump, + and - zoom,
+// 0 shows all.
 
-import { colours, el, percent } from "./core.js";
+import { colours } from "./core.js";
+import { heatCanvas, heatLevels, heatPooled } from "./heat_picture.js";
+import { labelStep, readable, zoomed } from "./scale.js";
 
-/** A number for reading: shares as percentages, others with three significant digits. */
-export function readable(value, unit) {
-  if (!Number.isFinite(value)) return value < 0 ? "−∞" : "–";
-  if (unit === "share") return percent(value);
-  if (value === 0) return "0";
-  return (value < 0 ? "−" : "") + (Math.abs(value) >= 1000 ? Math.abs(value).toFixed(0) : Math.abs(value).toPrecision(3));
-}
-
-/** What stays in view of `total` cells when `factor` times as many are shown about `at` (0 to 1 of the view): [first, count]. */
-export function zoomed([first, count], total, factor, at = 0.5) {
-  const next = Math.min(Math.max(count * factor, Math.min(4, total)), total);
-  const start = first + (count - next) * at;
-  return [Math.min(Math.max(start, 0), total - next), next];
-}
-
-/** Every how many labels one is written, when a cell is `size` pixels and a label needs `need`: 1, 2, 4, 8, … */
-export function labelStep(size, need) {
-  let step = 1;
-  while (step * size < need && step < 4096) step *= 2;
-  return step;
-}
-
-/** Where a value stands between lo and hi, 0 to 1. gamma 0.5 (a square root) opens up small shares. */
-export function shareOf(value, { lo = 0, hi = 1, gamma = 1 }) {
-  const t = Math.min(Math.max((value - lo) / (hi - lo || 1), 0), 1);
-  return gamma === 1 ? t : t ** gamma;
-}
-
-/** The meaning of the colours: a bar with numbers at `ticks`, its name before it unless something else says it. */
-export function legend(scale, ticks, name, named = true) {
-  const { map = "cividis", unit } = scale;
-  const stops = Array.from({ length: 17 }, (_, n) => `${colours.css(map, n / 16)} ${(100 * n) / 16}%`);
-  const marks = ticks.map((tick) => el("span", { style: { left: `${100 * shareOf(tick, scale)}%` } }, readable(tick, unit)));
-  return el("div", { class: "gl-legend", role: "img", "aria-label": `${name}, from ${readable(ticks[0], unit)} to ${readable(ticks.at(-1), unit)}` },
-    el("span", { class: named ? "gl-legend-name" : "gl-hidden" }, name),
-    el("div", { class: "gl-legend-bar", style: { background: `linear-gradient(to right, ${stops.join(", ")})` } }),
-    el("div", { class: "gl-legend-ticks" }, marks));
-}
+export { labelStep, legend, readable, shareOf, zoomed } from "./scale.js";
 
 /** Draws into `canvas` and answers to pointer and keys. options:
  *
@@ -55,12 +20,15 @@ export function legend(scale, ticks, name, named = true) {
  *  selected {row, col}                        outlined: a row, a column, or a cell where both are given
  *  rowLabels, colLabels, margin {left, right, top, bottom}    labels are written at the left and below, where they fit
  *  overlay(ctx, box)                          draws above; box {x(c), y(r), cell: [w, h], left, top, width, height}
+ *  spanOf(c) -> [first, count] or null        columns that are one: one label, one stop for the keys; null: nothing is there
+ *  viewed({rows, cols})                       called after each drawing with what is in view: [first, count] of both
+ *  centre() -> column                         what buttons zoom about; else the selected cell
  *  zoomable                                   false for small multiples
  *
- *  Returns { update(changes), reset(), cellAt(x, y), at(), view(), destroy() }; x and y in pixels of the canvas.
+ *  Returns { update(changes), zoom(factor), reset(), cellAt(x, y), at(), view(), destroy() }; x and y in pixels of the canvas.
  */
 export function heatmap(canvas, options) {
-  let o = { scale: {}, selected: {}, margin: {}, zoomable: true, describe: (r, c, v) => `row ${r}, column ${c}: ${readable(v)}`, ...options };
+  let o = { scale: {}, selected: {}, margin: {}, zoomable: true, spanOf: (c) => [c, 1], describe: (r, c, v) => `row ${r}, column ${c}: ${readable(v)}`, ...options };
   let rows = [0, o.rows];
   let cols = [0, o.cols];
   let focus = { r: o.selected.row ?? 0, c: o.selected.col ?? 0 };
@@ -86,28 +54,24 @@ export function heatmap(canvas, options) {
     return { left, top, width: Math.max(w - left - right, 1), height: Math.max(h - top - bottom, 1) };
   }
 
-  /** Cells → pixels of a canvas of its own; masked cells stay clear, so that what lies below shows. */
-  function paint() {
-    const table = colours.table(o.scale.map ?? "cividis");
-    const data = new ImageData(o.cols, o.rows);
-    for (let r = 0, p = 0; r < o.rows; r++) {
-      for (let c = 0; c < o.cols; c++, p += 4) {
-        if (o.masked?.(r, c)) continue;
-        const n = 3 * Math.round(255 * shareOf(o.value(r, c), o.scale));
-        data.data[p] = table[n];
-        data.data[p + 1] = table[n + 1];
-        data.data[p + 2] = table[n + 2];
-        data.data[p + 3] = 255;
-      }
+  /** Cells → pixels of a canvas of its own, and where in it the view lies. Of cells smaller than a pixel the strongest shows. */
+  function pictured(width, height) {
+    picture ??= { levels: heatLevels(o) };
+    const { levels } = picture;
+    if (rows[1] <= height && cols[1] <= width) {
+      picture.all ??= heatCanvas(levels, o.rows, o.cols, o.scale.map);
+      return [picture.all, cols[0], rows[0], cols[1], rows[1]];
     }
-    picture = document.createElement("canvas");
-    picture.width = o.cols;
-    picture.height = o.rows;
-    picture.getContext("2d").putImageData(data, 0, 0);
+    const name = `${rows} ${cols} ${width} ${height}`;
+    if (picture.name !== name) {
+      const { levels: strongest, high, wide } = heatPooled(levels, [o.rows, o.cols], rows, cols, [height, width], o.scale.map === "differences");
+      Object.assign(picture, { name, part: heatCanvas(strongest, high, wide, o.scale.map) });
+    }
+    return [picture.part, 0, 0, picture.part.width, picture.part.height];
   }
 
   function hatch(ctx, { left, top, width, height }) {
-    ctx.fillStyle = colours.of(canvas, "masked");
+    ctx.fillStyle = colours.of(canvas, o.plainMask ? "unchosen" : "masked");
     ctx.fillRect(left, top, width, height);
     if (o.plainMask) return;
     ctx.strokeStyle = colours.of(canvas, "hatch");
@@ -125,7 +89,6 @@ export function heatmap(canvas, options) {
     if (!measured().w || !size.h || !o.rows || !o.cols) return;
     const [w, h] = [Math.round(size.w * ratio), Math.round(size.h * ratio)];
     if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
-    if (!picture) paint();
     const ctx = canvas.getContext("2d");
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
     ctx.clearRect(0, 0, size.w, size.h);
@@ -136,13 +99,15 @@ export function heatmap(canvas, options) {
     ctx.rect(place.left, place.top, place.width, place.height);
     ctx.clip();
     if (o.masked) hatch(ctx, place);
-    ctx.drawImage(picture, cols[0], rows[0], cols[1], rows[1], place.left, place.top, place.width, place.height);
+    const [image, ...part] = pictured(Math.ceil(place.width * ratio), Math.ceil(place.height * ratio));
+    ctx.drawImage(image, ...part, place.left, place.top, place.width, place.height);
     const cell = [place.width / cols[1], place.height / rows[1]];
     const box = { ...place, cell, x: (c) => place.left + (c - cols[0]) * cell[0], y: (r) => place.top + (r - rows[0]) * cell[1] };
     o.overlay?.(ctx, box);
     ctx.restore();
     outline(ctx, box);
     write(ctx, box);
+    o.viewed?.({ rows, cols });
   }
 
   function outline(ctx, box) {
@@ -165,34 +130,41 @@ export function heatmap(canvas, options) {
     else if (col !== undefined) frame(box.x(col), box.top, cw, box.height, 2);
     if (isFocused()) {
       ctx.setLineDash([4, 3]);
-      frame(box.x(focus.c), box.y(focus.r), cw, ch, 1);
+      const [first, count] = o.spanOf(focus.c) ?? [focus.c, 1];
+      frame(box.x(first), box.y(focus.r), count * cw, ch, 1);
       ctx.setLineDash([]);
     }
   }
 
-  /** Labels beside the cells: all, or one in 2, 4, 8, … where they would touch; the selected one always. */
+  /** Labels beside the cells: all, or one in 2, 4, 8, … where they would touch; the selected one always. Each stands at the
+   *  middle of what is seen of its cell. */
   function write(ctx, box) {
     const { left = 0, bottom = 0 } = o.margin;
     const { font } = measured();
-    const each = (labels, [first, count], size, need, chosen, put) => {
+    const each = (labels, [first, count], size, need, chosen, spanOf, put) => {
       const step = labelStep(size, need);
-      for (let n = Math.max(0, Math.ceil(first)); n < Math.min(labels.length, first + count); n++) {
-        const near = chosen !== undefined && n !== chosen && Math.abs(n - chosen) * size < need;
-        if (n !== chosen && (n % step || near)) continue;
+      for (let n = Math.max(0, Math.floor(first)); n < Math.min(labels.length, first + count); n++) {
+        const span = spanOf(n);
+        if (!span || (n > span[0] && n > first)) continue;
+        const [from, to] = [Math.max(span[0], first), Math.min(span[0] + span[1], first + count)];
+        const middle = (from + to) / 2;
+        const near = chosen !== undefined && n !== chosen && Math.abs(middle - 0.5 - chosen) * size < need;
+        if (n !== chosen && ((span[1] === 1 && n % step) || near)) continue;
+        if (to - from < span[1] && (to - from) * size < need) continue; // too little of it is seen
         ctx.font = `${n === chosen ? "700" : "400"} 12px ${font}`;
         ctx.fillStyle = colours.of(canvas, n === chosen ? "ink" : "muted");
-        put(fitted(ctx, labels[n], need === 14 ? left - 8 : bottom - 8), n);
+        put(fitted(ctx, labels[n], need === 14 ? left - 8 : bottom - 8), middle);
       }
     };
     ctx.textBaseline = "middle";
     if (o.rowLabels && left) {
       ctx.textAlign = "right";
-      each(o.rowLabels, rows, box.cell[1], 14, o.selected.row, (text, n) => ctx.fillText(text, left - 6, box.y(n + 0.5)));
+      each(o.rowLabels, rows, box.cell[1], 14, o.selected.row, (r) => [r, 1], (text, middle) => ctx.fillText(text, left - 6, box.y(middle)));
     }
     if (o.colLabels && bottom) {
-      each(o.colLabels, cols, box.cell[0], 14.5, o.selected.col, (text, n) => {
+      each(o.colLabels, cols, box.cell[0], 14.5, o.selected.col, o.spanOf, (text, middle) => {
         ctx.save();
-        ctx.translate(box.x(n + 0.5), box.top + box.height + 6);
+        ctx.translate(box.x(middle), box.top + box.height + 6);
         ctx.rotate(-Math.PI / 2);
         ctx.textAlign = "right";
         ctx.fillText(text, 0, 0);
@@ -231,11 +203,23 @@ export function heatmap(canvas, options) {
 
   const speak = () => canvas.setAttribute("aria-label", `${o.name ?? "heat map"}. ${describe(focus)}`);
 
+  /** Moves what is in view as little as shows a row and a column; undefined ones do not count. */
+  function follow(r, c) {
+    const keep = ([first, count], at) => (at === undefined ? [first, count] : [at < first ? at : at + 1 > first + count ? at + 1 - count : first, count]);
+    [rows, cols] = [keep(rows, r), keep(cols, c)];
+  }
+
+  /** The column beside one, `by` 1 or −1: columns that are one are left at once, empty ones are passed over. */
+  function besides(c, by) {
+    const span = o.spanOf(c) ?? [c, 1];
+    let next = by > 0 ? span[0] + span[1] : span[0] - 1;
+    while (next > 0 && next < o.cols - 1 && !o.spanOf(next)) next += by;
+    return o.spanOf(Math.min(Math.max(next, 0), o.cols - 1))?.[0] ?? c;
+  }
+
   function go(r, c) {
     focus = { r: Math.min(Math.max(r, 0), o.rows - 1), c: Math.min(Math.max(c, 0), o.cols - 1) };
-    const keep = ([first, count], at) => [at < first ? at : at + 1 > first + count ? at + 1 - count : first, count];
-    rows = keep(rows, focus.r);
-    cols = keep(cols, focus.c);
+    follow(focus.r, focus.c);
     tell(focus);
     o.say?.(describe(focus));
     o.pick?.(focus.r, focus.c);
@@ -248,6 +232,12 @@ export function heatmap(canvas, options) {
     rows = zoomed(rows, o.rows, factor, y);
     cols = zoomed(cols, o.cols, factor, x);
     draw();
+  }
+
+  /** Zooms about the cell where the keys are, or the one that the view names where they are elsewhere. */
+  function zoomHere(factor) {
+    const share = ([first, count], at) => Math.min(Math.max((at + 0.5 - first) / count, 0), 1);
+    zoom(factor, share(cols, (!isFocused() && o.centre?.()) || focus.c), share(rows, focus.r));
   }
 
   function reset() {
@@ -273,7 +263,7 @@ export function heatmap(canvas, options) {
   listen("pointerdown", (event) => (drag = { x: event.offsetX, y: event.offsetY, moved: false }));
   listen("pointerup", (event) => {
     const cell = drag && !drag.moved && cellAt(event.offsetX, event.offsetY);
-    if (cell) go(cell.r, cell.c);
+    if (cell && o.spanOf(cell.c)) go(cell.r, cell.c);
   });
   globalThis.addEventListener("pointerup", () => (drag = null), { signal: off.signal });
   listen("dblclick", reset);
@@ -285,7 +275,7 @@ export function heatmap(canvas, options) {
     });
   }
   listen("wheel", (event) => {
-    if (!o.zoomable || !(event.ctrlKey || event.metaKey || isFocused())) return;
+    if (!o.zoomable || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     const place = area();
     zoom(event.deltaY > 0 ? 1.25 : 0.8, (event.offsetX - place.left) / place.width, (event.offsetY - place.top) / place.height);
@@ -295,11 +285,11 @@ export function heatmap(canvas, options) {
     const { r, c } = focus;
     const jump = Math.max(1, Math.round(o.rows / 10));
     const to = {
-      ArrowUp: [r - 1, c], ArrowDown: [r + 1, c], ArrowLeft: [r, c - 1], ArrowRight: [r, c + 1], Home: [r, 0],
+      ArrowUp: [r - 1, c], ArrowDown: [r + 1, c], ArrowLeft: [r, besides(c, -1)], ArrowRight: [r, besides(c, 1)], Home: [r, 0],
       End: [r, o.cols - 1], PageUp: [r - jump, c], PageDown: [r + jump, c], Enter: [r, c], " ": [r, c],
     }[event.key];
     if (to) go(...to);
-    else if (event.key === "+" || event.key === "=") zoom(0.6, (c + 0.5 - cols[0]) / cols[1], (r + 0.5 - rows[0]) / rows[1]);
+    else if (event.key === "+" || event.key === "=") zoomHere(0.6);
     else if (event.key === "-") zoom(1 / 0.6);
     else if (event.key === "0") reset();
     else return;
@@ -324,12 +314,15 @@ export function heatmap(canvas, options) {
         cols = [0, o.cols];
       }
       if (["rows", "cols", "value", "masked", "scale"].some((key) => key in changes)) picture = null;
-      if (changes.selected) focus = { r: o.selected.row ?? focus.r, c: o.selected.col ?? focus.c };
+      const { row, col } = o.selected;
+      if (changes.selected) focus = { r: row ?? focus.r, c: col ?? focus.c };
+      if (row !== before.selected.row || col !== before.selected.col) follow(row, col);
       focus = { r: Math.min(focus.r, o.rows - 1), c: Math.min(focus.c, o.cols - 1) };
       tell(isFocused() ? focus : null);
       speak();
       draw();
     },
+    zoom: zoomHere,
     reset,
     cellAt,
     at: () => focus,

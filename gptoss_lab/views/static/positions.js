@@ -10,6 +10,7 @@ import {
     positionsStretched,
   positionsSum, positionsTurn, positionsWavelengths,
 } from "./rotation.js";
+import { quoted } from "./tokens.js";
 import { positionsScoreChart, positionsWaveChart } from "./rotation_charts.js";
 
 const positionsBig = {
@@ -78,7 +79,7 @@ function positionsQuiet(event) {
 
 /** Mounts the view: dials, the score over distance, wavelengths. Needs attention.q and .k (or .q_normed, .k_normed). */
 export function mountPositions(root, data, store, env = {}) {
-  const state = { places: [null, null], pair: null, all: false, stretched: true, reach: 0 };
+  const state = { places: [null, null], pair: null, all: false, stretched: true, reach: 0, ahead: false };
   let view = null;
   let now = data;
   const resize = globalThis.ResizeObserver && new ResizeObserver((entries) => {
@@ -121,7 +122,7 @@ export function mountPositions(root, data, store, env = {}) {
     const query = positionsEnd("query", labels, c.context,
       (t) => { state.places[0] = null; store.set({ token: t }); draw(); }, place(0));
     const key = positionsEnd("key", labels, c.context,
-      (t) => { state.places[1] = null; store.set({ key: t }); draw(); }, place(1));
+      (t) => { state.places[1] = null; state.ahead = true; store.set({ key: t }); draw(); }, place(1));
     const found = el("p", { class: "gl-pos-found", "data-found": "positions" });
     const dials = el("div", { class: "gl-pos-dials", role: "listbox",
       "aria-label": "pairs of channels, fastest first", onkeydown: move });
@@ -195,10 +196,26 @@ export function mountPositions(root, data, store, env = {}) {
     choose(pairs[Math.min(Math.max(pairs.indexOf(state.pair) + step, 0), pairs.length - 1)], true);
   }
 
+  /** The selected key; where none is, or it comes after the query and was not chosen here, the token before the query. */
+  function keyOf() {
+    const { token, key } = store.get();
+    return key === undefined || (key > token && !state.ahead) ? Math.max(0, token - 1) : key;
+  }
+
+  /** Query and key of the run beside this one, for a common scale: [hands, hands], or null where it has none such. */
+  function twins(layer, head, tokens) {
+    const { twin } = env;
+    const names = ["q", "k"].map((side) => `blocks.${layer}.attention.${twin?.config.qk_norm ? `${side}_normed` : side}`);
+    if (!twin || names.some((n) => !twin.has(n)) || tokens.some((t) => t >= twin.tokens)) return null;
+    const heads = [head, Math.floor(head / (twin.config.n_heads / twin.config.n_kv_heads))];
+    return twin.config.d_head === now.config.d_head ? names.map((n, side) => positionsHands(twin.get(n).row(tokens[side], heads[side]))) : null;
+  }
+
   function draw() {
     if (!view) return;
     const c = now.config;
-    const { token, layer, head, key = Math.max(0, token - 1) } = store.get();
+    const { token, layer, head } = store.get();
+    const key = keyOf();
     const left = ["q", "k"].map(name).find((n) => !has(layer, n));
     view.rest.hidden = Boolean(left);
     if (left) {
@@ -224,7 +241,7 @@ export function mountPositions(root, data, store, env = {}) {
     tell(tokens, at, positionsSum(parts), c.windows[layer]);
     view.frame = positionsScoreChart(view.score, view.size(view.score), {
       q, k, frequencies, concentration, distance: at[0] - at[1], score: positionsSum(parts), window: c.windows[layer],
-      reach: view.reaches[state.reach], pair: state.pair,
+      reach: view.reaches[state.reach], pair: state.pair, twins: twins(layer, head, tokens),
     });
     const picture = `${plain} ${state.pair}`;
     if (view.drawn !== picture) drawWaves(frequencies);
@@ -239,7 +256,7 @@ export function mountPositions(root, data, store, env = {}) {
         ? `That is outside this layer's window of ${window}: the model does not look there.`
         : window ? `That is inside this layer's window of ${window}.`
           : "This layer is dense: it may look at any distance.";
-    const where = (side) => `“${now.labels[tokens[side]]}” at ${at[side].toLocaleString("en")}`;
+    const where = (side) => `${quoted(now.labels[tokens[side]])} at ${at[side].toLocaleString("en")}`;
     const apart = Math.abs(distance);
     const words = `Query ${where(0)}, key ${where(1)}${moved ? " (moved)" : ""}: ${apart.toLocaleString("en")} ` +
       `token${apart === 1 ? "" : "s"} apart, score ${positionsSigned(score)} before the softmax. ${seen}`;
@@ -274,6 +291,7 @@ export function mountPositions(root, data, store, env = {}) {
   let { token: last, key: lastKey } = store.get();
   const off = store.on(({ token, key }) => {
     if (key !== lastKey || (key === undefined && token !== last)) state.places[1] = null;
+    if (token !== last) state.ahead = false;
     if (token !== last) state.places[0] = null; // another token's vector starts from its own place
     [last, lastKey] = [token, key];
     draw();

@@ -6,7 +6,7 @@ import { positionsCurve, positionsTicks, positionsWavelengths } from "./rotation
 
 /** A frame with axes in `node` of size [width, height]: x and y map numbers to pixels; draw into it with add(). */
 function positionsFrame(node, [width, height], { x, y, xTicks, yTicks, xName, yName, yTick = positionsCount }) {
-  const [left, right, top, bottom] = [52, width - 10, 10, height - 36];
+  const [left, right, top, bottom] = [62, width - 10, 10, height - 36];
   const at = { x: (v) => left + ((v - x[0]) / (x[1] - x[0])) * (right - left),
     y: (v) => bottom - ((v - y[0]) / (y[1] - y[0])) * (bottom - top) };
   node.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -58,15 +58,15 @@ export function positionsWaveChart(node, size, { frequencies, plain, lengths, pa
 }
 
 /** The score at every distance: all pairs, the slower half alone, the chosen pair alone, and where we are.
- *  Returns its frame. */
+ *  `twins`: another run's query and key, which have room on the scale too. Returns its frame. */
 export function positionsScoreChart(node, size,
-  { q, k, frequencies, concentration, distance, score, window, reach, pair }) {
+  { q, k, frequencies, concentration, distance, score, window, reach, pair, twins = null }) {
   const step = Math.max(1, Math.ceil(reach / 512));
   const slow = frequencies.map((_, i) => i).slice(Math.floor(frequencies.length / 2));
-  const curve = (pairs) => positionsCurve(q, k, frequencies, concentration, reach, step, pairs);
-  const curves = [curve(slow), curve([pair]), curve(null)];
+  const drawn = ([a, b]) => [slow, [pair], null].map((pairs) => positionsCurve(a, b, frequencies, concentration, reach, step, pairs));
+  const curves = drawn([q, k]);
   let [low, high] = [0, 0];
-  for (const v of curves.flatMap((scores) => Array.from(scores))) [low, high] = [Math.min(low, v), Math.max(high, v)];
+  for (const v of [...curves, ...(twins ? drawn(twins) : [])].flatMap((scores) => Array.from(scores))) [low, high] = [Math.min(low, v), Math.max(high, v)];
   const room = (high - low || 1) * 0.08;
   const frame = positionsFrame(node, size, {
     x: [0, reach], y: [low - room, high + room],

@@ -2,18 +2,19 @@
 // model would say if it stopped here. Each is made once for a trace and then only told what to show.
 
 import { colours, el, percent, svg } from "./core.js";
-import { marginOf } from "./experts.js";
 import { heatmap, readable } from "./heatmap.js";
+import { marginOf } from "./routing.js";
+import { quoted } from "./tokens.js";
 import { stepsChange, stepsMargin, stepsReach, stepsTop } from "./walk.js";
 
 /** Colours for the tokens of a text from shares of 0 to `most` (or null), by square roots where `rooted`, as in Attention:
- *  { shade, ink, titles }. */
-export function panelShade(shares, most, name, rooted = false) {
+ *  { shade, ink, titles }. `none(t)`: what a token without a share is titled. */
+export function panelShade(shares, most, name, rooted = false, none = () => "not seen") {
   const rgb = shares.map((s) => (s === null || !Number.isFinite(s) ? null
     : colours.at("cividis", Math.min(1, s / (most || 1)) ** (rooted ? 0.5 : 1))));
   return {
     shade: rgb.map((c) => c && `rgb(${c.join(" ")})`), ink: rgb.map((c) => c && colours.inkOn(c)),
-    titles: shares.map((s) => (s === null || !Number.isFinite(s) ? "not seen" : name(s))),
+    titles: shares.map((s, t) => (s === null || !Number.isFinite(s) ? none(t) : name(s))),
   };
 }
 
@@ -39,7 +40,7 @@ export function panelAttention(data, pick) {
         rows: heads, cols: data.tokens, value: (h, s) => own[h][s], masked: (h, s) => pattern.masked(h, token, s),
         scale: { lo: 0, hi: 1, gamma: 0.5, unit: "share" }, selected: { row: head },
         describe: (h, s, v) => `head ${h} (key/value head ${Math.floor((h * groups) / heads)}) looks at ${s} ` +
-          `“${data.labels[s]}”: ${v === null ? "may not be seen" : percent(v)}`,
+          `${quoted(data.labels[s])}: ${v === null ? "may not be seen" : percent(v)}`,
       };
       if (!map) map = heatmap(canvas,
         { ...changes, name: "attention from the chosen token, a row a head", pick, readout, zoomable: false,
@@ -130,8 +131,9 @@ export function panelExperts(data, pick) {
   };
 }
 
-/** The residual before, what was added, and after: every channel, the lengths, and the cosine. */
-export function panelResidual(data) {
+/** The residual before, what was added, and after: every channel, the lengths, and the cosine. `twin`: another run, drawn on
+ *  the same scale. */
+export function panelResidual(data, twin = null) {
   const canvas = el("canvas", { class: "gl-steps-channels" });
   const readout = el("div", { class: "gl-read" });
   const told = el("p", { class: "gl-steps-told" });
@@ -150,7 +152,8 @@ export function panelResidual(data) {
       const before = step.before !== step.after && data.has(step.before) ? data.get(step.before).row(token) : null;
       const change = stepsChange(before ?? after, after);
       const lines = [before, before && after.map((v, i) => v - before[i]), after];
-      const reach = stepsReach([...after, ...(before ?? [])]);
+      const reach = Math.max(...[data, twin].filter((one) => one?.has(step.after) && token < one.tokens).map((one) =>
+        stepsReach([step.after, before && step.before].flatMap((name) => (name && one.has(name) ? [...one.get(name).row(token)] : [])))));
       const names = ["before", "added", "after"];
       const changes = {
         rows: 3, cols: after.length, value: (r, c) => lines[r][c], masked: (r) => !lines[r], selected: {},

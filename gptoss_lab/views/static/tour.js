@@ -143,6 +143,11 @@ export function tourAsked(choices, tokens, expert) {
 
 // --- attention -------------------------------------------------------------------------------------------------------------
 
+/** The layers whose point of this name was not sent. */
+export function tourLeftOut(data, point) {
+  return data.config.windows.map((_, layer) => layer).filter((layer) => !data.has(`blocks.${layer}.${point}`));
+}
+
 function tourPatterns(data) {
   return data.config.windows.map((window, layer) => ({ layer, window, name: `blocks.${layer}.attention.pattern` }))
     .filter(({ name }) => data.has(name)).map((one) => ({ ...one, pattern: data.get(one.name) }));
@@ -201,13 +206,13 @@ export function tourBeyond(pattern, back) {
   return many ? sum / many : null;
 }
 
-/** What every head leaves to its sink, largest mean first: [{layer, head, window, share, most: {token, share}, least, near, even}].
+/** What every head leaves to its sink, counted from the sinks alone, largest mean first: [{layer, head, window, share, most: {token, share}, least, near, even}].
  *  near: the query that is nearest to the mean; even: the share of a key if all that are seen and the sink got alike. */
 export function tourSinks(data) {
   const all = [];
-  for (const { layer, window, pattern } of tourPatterns(data)) {
+  for (const [layer, window] of data.config.windows.entries()) {
     if (!data.has(`blocks.${layer}.attention.sink`)) continue;
-    const counts = tourSeen(pattern);
+    const counts = Array.from({ length: data.tokens }, (_, t) => Math.min(t + 1, window ?? Infinity)); // keys that are seen
     const even = counts.reduce((sum, n) => sum + 1 / (n + 1), 0) / counts.length;
     const sink = data.get(`blocks.${layer}.attention.sink`);
     for (let head = 0; head < sink.shape[0]; head++) {

@@ -7,9 +7,10 @@
 // is stored: each is computed from the `Data` that the views draw.
 
 import { percent } from "./core.js";
+import { quoted, readText } from "./tokens.js";
 import {
-  tourAsked, tourBack, tourBeyond, tourChance, tourChanges, tourChoices, tourForbidden, tourGaps, tourLanguages, tourLoad,
-  tourReach, tourRuns, tourShared, tourSinks,
+  tourAsked, tourBack, tourBeyond, tourChance, tourChanges, tourChoices, tourForbidden, tourGaps, tourLanguages, tourLeftOut,
+  tourLoad, tourReach, tourRuns, tourShared, tourSinks,
 } from "./tour.js";
 
 const tourLayers = (data) => ({
@@ -17,10 +18,18 @@ const tourLayers = (data) => ({
   options: data.config.windows.map((window, n) => [n, `${n} · ${window ? `window ${window}` : "dense"}`]),
 });
 const tourNumbers = (name, many, more = {}) => ({ name, label: name, options: Array.from({ length: many }, (_, n) => [n, String(n)]), ...more });
-const tourToken = (data, t) => `token ${t} “${data.labels[t]}”`;
+const tourToken = (data, t) => `token ${t} ${quoted(data.labels[t])}`;
 const tourPoints = (share) => `${(100 * share).toFixed(Math.abs(share) < 0.0995 ? 1 : 0)} points`;
+const tourGuessed = (number, unit = "") => (number === undefined ? "" : `You said ${Number(number.toPrecision(4))}${unit && ` ${unit}`}.`);
 const tourHead = ({ layer, head }) => `Layer ${layer}, head ${head}`;
 const tourHas = (data, point) => data.config.windows.some((_, n) => data.has(`blocks.${n}.${point}`));
+/** What was not sent and so not counted, as a line of an answer; none where all is there. */
+const tourNotCounted = (data, point) => {
+  const layers = tourLeftOut(data, point);
+  if (!layers.length) return [];
+  const [whose, were] = layers.length > 1 ? [`layers ${layers.join(", ")}`, "were"] : [`layer ${layers[0]}`, "was"];
+  return [["Left out", `${whose} ${were} left out of what was sent (${point}), and so not counted.`]];
+};
 const tourNoExperts = (data) => (data.config.n_experts ? null : `${data.config.name} has no experts: one MLP answers for every token`);
 const tourLacks = (point) => `the numbers shown here lack blocks.N.${point}`;
 
@@ -32,8 +41,8 @@ export function tourSpanish(data) {
 /** The runs of tokens in words: "31 to 65, “Había una vez un … todas las otras.”"; of many, the first three. */
 export function tourWhere(data, inside) {
   const runs = tourRuns(inside).map(([first, last]) => {
-    const text = [...data.text.slice(first, last + 1).join("").trim()];
-    return `${first} to ${last}, “${text.length > 34 ? `${text.slice(0, 16).join("")} … ${text.slice(-14).join("")}` : text.join("")}”`;
+    const text = [...readText(data.text.slice(first, last + 1).join("")).trim()];
+    return `${first} to ${last}, ${quoted(text.length > 34 ? `${text.slice(0, 16).join("")} … ${text.slice(-14).join("")}` : text.join(""))}`;
   });
   return runs.slice(0, 3).join(", ") + (runs.length > 3 ? ` and ${runs.length - 3} more parts` : "");
 }
@@ -87,8 +96,9 @@ const tourQuestionSpanish = {
           `at most ${tourPoints(chance.high)} in 19 of 20. Here it is ${tourPoints(best.gap)}` +
           `${beyond.length > 1 ? `; beyond chance too: ${beyond.slice(1, 4).map(said).join("; ")}` : ""}.`],
         ["Beware", "routing follows the word as much as the language. " + (enough
-          ? `On words that stand on both sides (${shared.words.slice(0, 4).map((word) => `“${word}”`).join(" ")}) it answers ${shared.inside.join(" of ")} in Spanish, ${shared.outside.join(" of ")} elsewhere.`
+          ? `On words that stand on both sides (${shared.words.slice(0, 4).map(quoted).join(" ")}) it answers ${shared.inside.join(" of ")} in Spanish, ${shared.outside.join(" of ")} elsewhere.`
           : "Too few words stand on both sides to tell the two apart in this text.")],
+        ...tourNotCounted(data, "experts.choice"),
       ],
       select: { layer: best.layer, expert: best.expert, ...(token >= 0 ? { token } : {}) },
     };
@@ -119,6 +129,7 @@ const tourQuestionPrevious = {
         ["Baseline", `a head that looked evenly at all it may see would give it ${percent(best.even)}.` +
           (second ? ` Next: ${tourHead(second).toLowerCase()}, with ${percent(second.share)}.` : "")],
         ["Selected", `${tourToken(data, best.middle)}, a middling case: half of the queries give more, half less.`],
+        ...tourNotCounted(data, "attention.pattern"),
       ],
       select: { layer: best.layer, head: best.head, token: best.middle },
     };
@@ -176,16 +187,18 @@ const tourQuestionSink = {
     const kinds = [["window", sinks.filter(({ window }) => window)], ["dense", sinks.filter(({ window }) => !window)]].filter(([, list]) => list.length);
     const mine = sinks.find(({ layer, head }) => layer === guess.layer && head === guess.head);
     const near = Math.abs(guess.share - 100 * best.share) <= 10;
-    const row = data.get(`blocks.${best.layer}.attention.pattern`).row(best.head, best.near.token).reduce((a, b) => a + b, 0);
+    const pattern = `blocks.${best.layer}.attention.pattern`;
+    const row = data.has(pattern) ? data.get(pattern).row(best.head, best.near.token).reduce((a, b) => a + b, 0) : 1 - best.near.share;
     return {
-      verdict: mine === best ? (near ? `Right: ${tourHead(best)}, ${percent(best.share)}.` : `The right head; its sink takes ${percent(best.share)}.`)
-        : `${tourHead(best)}: ${percent(best.share)}.`,
+      verdict: (mine === best ? (near ? `Right: ${tourHead(best)}, ${percent(best.share)}` : `The right head; its sink takes ${percent(best.share)}`)
+        : `${tourHead(best)}: ${percent(best.share)}${mine ? `. Your head's sink takes ${percent(mine.share)}` : ""}`) + `. ${tourGuessed(guess.share, "%")}`,
       lines: [
         ["Share", `the attention that this head gives to no token, on average over ${data.tokens} queries; most at ${tourToken(data, best.most.token)}, ${percent(best.most.share)}; ` +
-          `least at ${tourToken(data, best.least.token)}, ${percent(best.least.share)}.` + (mine && mine !== best ? ` Yours: ${percent(mine.share)}.` : "")],
+          `least at ${tourToken(data, best.least.token)}, ${percent(best.least.share)}.`],
         ["Baseline", `a sink that counted as one key among all that are seen would take ${percent(best.even)}. All ${sinks.length} heads: ${percent(mean(sinks))}` +
           `${kinds.length > 1 ? ` (${kinds.map(([kind, list]) => `${kind} layers ${percent(mean(list))}`).join(", ")})` : ""}.`],
         ["Sum", `at ${tourToken(data, best.near.token)} the keys get ${percent(row)} and the sink ${percent(best.near.share)}. The sink has no value vector: what it takes makes the head's output smaller.`],
+        ...tourNotCounted(data, "attention.sink"),
       ],
       select: { layer: best.layer, head: best.head, token: best.near.token },
     };
@@ -242,10 +255,15 @@ const tourQuestionForbid = {
     const only = tourOnly(data, after, guess.expert);
     const many = c.changed.length;
     const near = Math.abs(guess.changed - many) <= Math.max(1, c.tokens / 10);
+    const nearMove = Math.abs(guess.move - 100 * c.move) <= Math.max(2, 25 * c.move); // within two points, or a quarter
+    const bits = after.has("compare.divergence") ? Array.from(after.get("compare.divergence").row()).slice(0, c.tokens) : null;
+    const moved = bits ? bits.indexOf(Math.max(...bits)) : c.most;
     return {
-      verdict: `${near ? "Close: " : ""}${many} of ${c.tokens} tokens get another likeliest next token; probabilities move by ${tourPoints(c.move)} on average.`,
+      verdict: `${near ? "Close: " : ""}${many} of ${c.tokens} tokens get another likeliest next token. ${tourGuessed(guess.changed)} ` +
+        `${nearMove ? "Close: p" : "P"}robabilities move by ${tourPoints(c.move)} on average. ${tourGuessed(guess.move)}`,
       lines: [
-        ["Where", `most at ${tourToken(data, c.most)}: a probability moves by ${tourPoints(c.moves[c.most])}.` + (c.follows
+        ["Where", `most at ${tourToken(data, c.most)}: a probability moves by ${tourPoints(c.moves[c.most])}` +
+          `${moved === c.most ? "" : ` (by the whole distribution, in bits as below, most at ${tourToken(data, moved)})`}.` + (c.follows
           ? ` The token that really follows had ${percent(c.follows.before)} on average and has ${percent(c.follows.after)}.` : "")],
         ["Who", !only ? `not counted: the second run does not forbid expert ${guess.expert} alone (${after.extra["compare.words"] || after.source}).`
           : first === undefined ? `no token asked expert ${guess.expert} in this text: nothing could change.`

@@ -7,8 +7,9 @@ import { el } from "./core.js";
 import { tourPlan } from "./tour_questions.js";
 
 /** The tour's button and strip. `store`: the shared selection; `env`: what views get; `open(view)` shows a view, `run(text)`
- *  runs a prompt where a kernel is there. Returns { button, node, update(data), destroy }. */
-export function mountTour({ store, env, open, run }) {
+ *  runs a prompt where a kernel is there; `toggled(open)` is told when it opens and closes. Returns { button, node, close() →
+ *  whether there was anything to close, update(data), destroy }. */
+export function mountTour({ store, env, open, run, toggled }) {
   let data = null;
   let plan = { asked: [], left: [] };
   let at = 0;
@@ -41,16 +42,22 @@ export function mountTour({ store, env, open, run }) {
     event.stopPropagation(); // a notebook has shortcuts of its own
   }
 
+  function toggle(opened) {
+    node.hidden = !opened;
+    button.setAttribute("aria-expanded", String(opened));
+    toggled?.(opened);
+  }
+
   function begin() {
-    node.hidden = false;
-    button.setAttribute("aria-expanded", "true");
+    toggle(true);
     show(at, true);
   }
 
   function close() {
-    node.hidden = true;
-    button.setAttribute("aria-expanded", "false");
+    if (node.hidden) return false;
+    toggle(false);
     button.focus();
+    return true;
   }
 
   /** Shows a question as far as it was answered, in its view. */
@@ -71,8 +78,7 @@ export function mountTour({ store, env, open, run }) {
     left.textContent = at === 0 && plan.left.length ? `Left out: ${plan.left.map(([name, why]) => `${name} (${why})`).join(" ")}` : "";
     write(told[at].answer);
     if (tourCanOpen(question.view)) open(question.view);
-    const to = told[at].answer?.select ?? (poor ? null : question.start(data));
-    if (to) store.set(to);
+    store.set({ key: undefined, ...(told[at].answer?.select ?? (poor ? null : question.start(data))) });
     seen = store.get();
     if (focus) title.focus();
   }
@@ -135,7 +141,7 @@ export function mountTour({ store, env, open, run }) {
   }
 
   return {
-    button, node,
+    button, node, close,
     /** Another trace: questions and answers begin again, at the question where the reader was. */
     update(given) {
       const same = data && data.source === given.source && data.labels.join("\n") === given.labels.join("\n");
@@ -146,7 +152,7 @@ export function mountTour({ store, env, open, run }) {
       if (same) return;
       told = [];
       at = Math.max(plan.asked.findIndex((question) => question.id === id), 0);
-      if (button.hidden) node.hidden = true;
+      if (button.hidden) toggle(false);
       else if (!node.hidden) show(at);
     },
     destroy: off,
