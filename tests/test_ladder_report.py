@@ -13,7 +13,7 @@ import pytest
 
 from gptoss_lab.cost import bytes_per_token
 from gptoss_lab.training import ladder_numbers as numbers
-from gptoss_lab.training import ladder_report, ladder_tables
+from gptoss_lab.training import ladder_report, ladder_tables, shapes
 from gptoss_lab.training.corpus import DOMAINS
 from gptoss_lab.training.ladder import RATES, ladder, plan, rung, title_of, without
 from gptoss_lab.training.ladder_costs import noise, ratio, speed_table
@@ -32,6 +32,7 @@ from gptoss_lab.training.ladder_numbers import (
 )
 from gptoss_lab.training.ladder_report import report
 from gptoss_lab.training.ladder_tables import (
+    apart,
     compared,
     compared_rows,
     details_table,
@@ -40,7 +41,6 @@ from gptoss_lab.training.ladder_tables import (
     in_short,
     in_words,
     level,
-    ranges,
     spikes,
 )
 from gptoss_lab.training.queue import results, score
@@ -175,7 +175,7 @@ def test_every_model_of_the_plan_has_a_title_of_its_own():
 
 
 def test_one_seed_has_no_interval_over_seeds_and_no_verdict():
-    less = difference({0: result(2.0, 2.1)}, {0: result(2.1, 2.2)}, Pool())
+    less = difference({0: result(2.0, 2.1)}, {0: result(2.1, 2.2)}, ())
     assert less is not None and less.significant is None
     assert compared(less).split(" | ")[:2] == ["−0.1000", "–"]
     assert str(less).startswith("−0.100 with one seed") and str(less).endswith("no verdict yet")
@@ -225,7 +225,7 @@ def test_a_run_that_diverged_is_counted_and_compared_with_nothing():
     lost = {"diverged": "the loss is nan at step 3"}
     assert level({0: result(2.0, 2.2), 1: lost}) == "2.1000 | 1, 1 diverged"
     assert level({0: lost}) == "– | 0, 1 diverged"
-    assert difference({0: lost}, {0: result(2.0, 2.2)}, Pool()) is None
+    assert difference({0: lost}, {0: result(2.0, 2.2)}, ()) is None
     said = in_words([Row("a", "A", rung("rope"), {0: lost}, {0: result(2.0, 2.2)}),
                      Row("b", "B", rung("rope"), {}, {0: result(2.0, 2.2)})])  # fmt: skip
     assert said == ["- A: no pair of runs ended, 1 diverged.", "- B: not enough runs yet."]
@@ -253,7 +253,7 @@ def test_chance_is_what_neither_model_nor_seed_explains():
     apart = Pool(runs_with({"a": [2.0, 2.1], "b": [2.0, 2.0]}))
     assert apart.scatter() == pytest.approx((0.05, 1)) and Pool().scatter() is None  # ± 0.025 in four runs
     assert apart.chance()["a"] == pytest.approx([-0.025, 0.025])
-    less = difference(apart.runs["a"], apart.runs["b"], apart)
+    less = difference(apart.runs["a"], apart.runs["b"], [Pool(), apart])
     assert less is not None and less.over_seeds == pytest.approx(12.706 * 0.05)
 
 
@@ -262,7 +262,7 @@ def test_a_pool_calls_one_in_twenty_changes_that_do_nothing_significant():
     for _ in range(300):
         seeds = [dice.gauss(2.0, 0.1) for _ in range(2)]
         pool = Pool(runs_with({name: [x + dice.gauss(0, 0.02) for x in seeds] for name in "abcdefgh"}))
-        less = difference(pool.runs["a"], pool.runs["b"], pool)
+        less = difference(pool.runs["a"], pool.runs["b"], [pool])
         assert less is not None
         called += bool(less.significant)
     assert 0.02 < called / 300 < 0.09
@@ -273,22 +273,36 @@ def test_models_outside_the_pool_and_twins_are_judged_by_themselves():
     outside = runs_with({"z": [2.0, 2.1]})["z"]
     assert pool.tells(pool.runs["a"], pool.runs["b"]) and not pool.tells(pool.runs["a"], outside)
     assert not pool.tells({}, pool.runs["a"])
+    slower = {seed: run | {"rate": 0.001} for seed, run in pool.runs["b"].items()}
+    assert not pool.tells(pool.runs["a"], slower)  # another rate
+    assert not pool.tells(pool.runs["a"], {0: {**pool.runs["a"][0], "config": {"name": "b", "d_ff": 0}}})
     found = all_in()
-    alike = numbers.pool(plan(), found)
-    assert {"rope", "mxfp4", "without-yarn", "swish", "qwen3-shaped"} <= alike.runs.keys()
-    assert not alike.runs.keys() & {"gpt2", "without-rope", "mxfp4-2-layers", "repeated"}
-    told = {row.name: row.less.scatter for row in numbers.rungs(plan(), found)[1:]}
-    assert [name for name, scatter in told.items() if scatter is None] == ["no-dropout", "rmsnorm", "rope",
-                                                                          "yarn", "mxfp4"]  # fmt: skip
-    assert "yarn" in LATE and len(set(told.values())) == 2
+    pools = numbers.pools(plan(), found)
+    dense, routed = (pools[routed, made_results.TAKEN] for routed in (False, True))
+    assert {"rope", "sinks", "swish", "without-experts"} <= dense.runs.keys() and dense.also == {"yarn"}
+    assert {"experts", "untied", "experts-4-of-16"} <= routed.runs.keys()
+    assert {"mxfp4", "without-yarn"} <= routed.also
+    others = {"gpt2", "without-rope", "mxfp4-2-layers", "repeated"}
+    assert not (dense.runs.keys() | routed.runs.keys()) & others
+    assert pools[True, shapes.RATE].runs.keys() == {"gpt-oss-shaped", "qwen3-shaped"}
+    alone = [row.name for row in numbers.rungs(plan(), found)[1:] if row.less.scatter is None]
+    assert alone == ["no-dropout", "rmsnorm", "rope", "yarn", "experts", "mxfp4"]
+    assert [row.name for row in numbers.left_out(plan(), found) if row.less.scatter is None] == [
+        "rope", "yarn", "experts"]  # fmt: skip
+    page = report(found)
+    for kind in ("dense models, at 0.008", "models with experts, at 0.008", "models with experts, at 0.016"):
+        assert f"- {kind}: a standard deviation of 0.0" in page
+    assert "yarn" in LATE
 
 
 def test_how_far_seeds_lie_apart_is_told_beside_a_table():
     row = Row("a", "A", rung("rope"), {0: {"balance": 1.0}, 1: {"balance": 1.5}})
     columns = {"x": lambda one: one.mean("balance"), "y": lambda one: 2.0}
     assert details_table([row], columns)[-1] == "| A | 1.250 | 2.000 |"
-    said = "Seeds of one number lie 0.250 apart in the median, and 0.500 at most (“A”, x)."
-    assert ranges([row], columns) == said and ranges([], columns) == ""
+    both = "0.250 in the median, 0.500 at most (“A”, x)"
+    assert apart([row], columns) == f"Seeds of one number lie apart by: {both}." and apart([], columns) == ""
+    each = "x 0.50 in the median, 0.50 at most (“A”); y 0.00 in the median, 0.00 at most (“A”)"
+    assert apart([row], columns, 2, alike=False) == f"Seeds of one number lie apart by: {each}."
 
 
 def test_how_the_first_rungs_fall_along_a_window_is_told_in_numbers():
@@ -302,8 +316,8 @@ def test_what_stands_out_is_told_in_short():
     rows = [Row("a", "A", rung("rope"), {0: result(1.5, 1.7), 1: result(1.6, 1.8)}, apart),
             Row("b", "B", rung("rope"), {0: result(2.0, 2.2), 1: result(2.2, 2.4)}, apart),
             Row("c", "C", rung("rope"), {0: result(1.0, 1.2)}, apart)]  # fmt: skip
-    assert in_short(rows) == "beyond chance: A (−0.50); not told from nothing: B; no verdict yet: C."
-    assert in_short(rows[:1]) == "beyond chance: A (−0.50)."
+    assert in_short(rows) == "beyond chance: A (−0.500); not told from nothing: B; no verdict yet: C."
+    assert in_short(rows[:1]) == "beyond chance: A (−0.500)."
 
 
 def test_the_shapes_are_on_the_page_at_both_rates():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..cost import parameters
 from .ladder import TOP, Entry, multiplied
-from .ladder_numbers import Found, difference, others, pool, rungs
+from .ladder_numbers import Found, difference, others, pools, rungs
 from .ladder_tables import level, said
 from .shapes import NAMES, OTHER, RATE, runs, shape
 
@@ -40,7 +40,7 @@ def pairs_in_words(purposes: Sequence[str], entries: list[Entry], found: Found) 
     """The comparisons that those models are for, a line each."""
     named = {row.name: row for row in rungs(entries, found)}
     named |= {row.name: row for purpose in PAIRS for row in others(purpose, entries, found)}
-    lines, alike = [], pool(entries, found)
+    lines, alike = [], pools(entries, found).values()
     for purpose in purposes:
         for ours, theirs in PAIRS[purpose]:
             told = [f"“{named[name].title}”" for name in (ours, theirs)]
@@ -68,6 +68,6 @@ def shapes_in_words(entries: list[Entry], found: Found) -> list[str]:
     lines = []
     for rate in (RATE, OTHER):
         theirs, ours = (runs(name, found, rate) for name in NAMES)
-        less = said(difference(ours, theirs, pool(entries, found)), ours, theirs)
+        less = said(difference(ours, theirs, pools(entries, found).values()), ours, theirs)
         lines.append(f"- “{NAMES[1]}” less “{NAMES[0]}” at {rate:g}: {less}.")
     return lines

@@ -5,16 +5,16 @@ on the same held-out windows. The mean of the differences stands beside its 95 %
 seeds; one seed has none. What the choice of windows leaves uncertain, for these very models, is the other
 part; both together are √(seeds² + windows²). A difference is called significant if it is larger than that.
 
-How far seeds scatter all models that are alike tell together (`scatter.Pool`); where one of the two is
-outside the pool the interval is Student's, from its own differences alone.
+How far seeds scatter models that are alike tell together (`scatter.Pool`); where two are not in one pool the
+interval is Student's, from their own differences alone.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..config import Config
@@ -23,7 +23,7 @@ from .corpus import DOMAINS
 from .ladder import LAYERS, LONG, NUMBER, RUNGS, TOP, Entry, ladder, multiplied, rung, title_of, without
 from .outcome import EDGES
 from .queue import best_rates, score, waiting
-from .scatter import Pool, Runs, interval, student
+from .scatter import Pool, Runs, early, interval, student
 
 OVERLAP = max(edge for edge in EDGES if edge < LONG)    # where the longest windows are told from
 Found = Mapping[str, Mapping[str, Any]]
@@ -45,35 +45,45 @@ def ended(runs: Runs) -> dict[int, Mapping[str, Any]]:
     return {seed: run for seed, run in runs.items() if "diverged" not in run}
 
 
-def pool(entries: list[Entry], found: Found) -> Pool:
-    """The models with RoPE and six layers that read all of the text, at the rate that they are judged at."""
-    kept = {}
+def pools(entries: list[Entry], found: Found) -> dict[tuple[bool, float], Pool]:
+    """The models with RoPE and six layers that read all of the text, at the rate that they are judged at, in
+    pools by (whether they have experts, rate)."""
+    kept: dict[tuple[bool, float], dict[str, Runs]] = {}
+    also: dict[tuple[bool, float], set[str]] = {}
     for entry in entries:
         config = entry.config
         if config.positions != "rope" or config.n_layers != LAYERS or entry.read is not None:
             continue
-        if config.name in kept or entry.purpose == "learning rate":
+        if entry.purpose == "learning rate":
             continue
         runs = ended(runs_of(config, entries, found) if isinstance(entry.rate, str) else
                      {one.seed: found[one.id({})] for one in entries
                       if (one.config, one.rate) == (config, entry.rate) and one.id({}) in found})  # fmt: skip
-        if len(runs) > 1:
-            kept[config.name] = runs
-    return Pool(kept)
+        if len(runs) < 2:
+            continue
+        key = config.n_experts is not None, next(iter(runs.values()))["rate"]
+        pool, twins = kept.setdefault(key, {}), also.setdefault(key, set())
+        is_one = any(early(asdict(config)) == early(run["config"]) for name, each in pool.items()
+                     if name != config.name for run in [next(iter(each.values()))])  # fmt: skip
+        if is_one:
+            twins.add(config.name)
+        else:
+            pool[config.name] = runs
+    return {key: Pool(kept[key], frozenset(also[key])) for key in sorted(kept)}
 
 
 def over_windows(
-    ours: Runs, theirs: Runs, seeds: list[int], windows: str = "near", domain: str | None = None
+    ours: Runs, theirs: Runs, seeds: list[int], windows: str = "near", domains: Sequence[str] | None = None
 ) -> float:
     """Half the 95 % interval that the choice of held-out windows leaves to the mean difference, for these
     very models: the differences window by window, averaged over seeds; domains are strata."""
-    variance, domains = 0.0, list(DOMAINS) if domain is None else [domain]
-    for name in domains:
+    variance, names = 0.0, DOMAINS if domains is None else domains
+    for name in names:
         pairs = [zip(ours[seed]["windows"][windows][name], theirs[seed]["windows"][windows][name])
                  for seed in seeds]  # fmt: skip
         each = [statistics.fmean(a - b for a, b in column) for column in zip(*pairs)]
         variance += statistics.variance(each) / len(each)
-    return 1.96 * math.sqrt(variance) / len(domains)
+    return 1.96 * math.sqrt(variance) / len(names)
 
 
 @dataclass(frozen=True)
@@ -141,34 +151,37 @@ def signed(x: float, digits: int = 3) -> str:
 
 
 def difference(
-    ours: Runs, theirs: Runs, alike: Pool, windows: str = "near", domain: str | None = None
+    ours: Runs, theirs: Runs, alike: Iterable[Pool], windows: str = "near",
+    domains: Sequence[str] | None = None,
 ) -> Difference | None:
     """Ours less theirs, over the seeds that both have and that did not diverge; None where there is none.
-    alike: the pool; windows: `near` or `far`; domain: of one alone."""
+    alike: pools; windows: `near` or `far`; domains: the mean of these alone."""
     seeds = sorted(ended(ours).keys() & ended(theirs).keys())
     if not seeds:
         return None
-    scores = [[score(runs[seed], windows, domain) for seed in seeds] for runs in (ours, theirs)]
+    scores = [[score(runs[seed], windows, domains) for seed in seeds] for runs in (ours, theirs)]
     each = tuple(a - b for a, b in zip(*scores))
-    scatter = alike.scatter(windows, domain) if alike.tells(ours, theirs) else None
-    left_open = over_windows(ours, theirs, seeds, windows, domain)
+    tells = (pool for pool in alike if pool.tells(ours, theirs))
+    scatter = next((pool.scatter(windows, domains) for pool in tells), None)
+    left_open = over_windows(ours, theirs, seeds, windows, domains)
     return Difference(each, left_open, statistics.fmean(scores[1]), scatter)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model of the ladder, its runs by seed, those of the one it is compared with, if any, and the pool."""
+    """A model of the ladder, its runs by seed, those of what it is compared with, if anything, and the pools.
+    """
 
     name: str
     title: str
     config: Config
     runs: Runs
     against: Runs = field(default_factory=dict)
-    alike: Pool = field(default_factory=Pool)
+    pools: Iterable[Pool] = ()
 
-    def differs(self, windows: str = "near", domain: str | None = None) -> Difference | None:
-        """How it differs, in windows of 256 (`near`) or 1,024 (`far`), or in one domain."""
-        return difference(self.runs, self.against, self.alike, windows, domain)
+    def differs(self, windows: str = "near", domains: Sequence[str] | None = None) -> Difference | None:
+        """How it differs, in windows of 256 (`near`) or 1,024 (`far`), or in some domains."""
+        return difference(self.runs, self.against, self.pools, windows, domains)
 
     @property
     def less(self) -> Difference | None:
@@ -196,7 +209,7 @@ class Row:
 def rungs(entries: list[Entry], found: Found) -> list[Row]:
     """Every rung, less the one below."""
     rows: list[Row] = []
-    alike = pool(entries, found)
+    alike = pools(entries, found).values()
     for step, config in zip(RUNGS, ladder()):
         runs = runs_of(config, entries, found)
         rows.append(Row(step.name, step.title, config, runs, rows[-1].runs if rows else {}, alike))
@@ -205,7 +218,7 @@ def rungs(entries: list[Entry], found: Found) -> list[Row]:
 
 def left_out(entries: list[Entry], found: Found) -> list[Row]:
     """The top without each change in turn, less the top."""
-    top, rows, alike = runs_of(rung(TOP), entries, found), [], pool(entries, found)
+    top, rows, alike = runs_of(rung(TOP), entries, found), [], pools(entries, found).values()
     for step in RUNGS[1 : NUMBER[TOP] + 1]:
         runs = runs_of(without(step.name), entries, found)
         rows.append(Row(step.name, step.undone, without(step.name), runs, top, alike))

@@ -48,12 +48,17 @@ the same windows; negative is better. “95 % over seeds” is the interval that
 with one seed there is none. “Over windows” is what the choice of windows alone leaves open for these very
 models: it says nothing of another seed. Both together, √(seeds² + windows²), is what one ± alone means.
 
-Two or three seeds tell little of how far seeds scatter. So all models with RoPE and six layers that read all
-of the text are taken to scatter alike, and tell it together: of a run's bits, what is neither its model's nor
-its seed's part is chance (least squares; a randomized block design). {scatter}
-Rungs without RoPE, other sizes and little text read over and over are judged by their own differences alone,
-with Student's t over their seeds. So are two models that are one and the same run until the long phase, with
-YaRN or MXFP4 and without: they share most of their chance.
+Two or three seeds tell little of how far seeds scatter. So models that are alike (with RoPE and six layers,
+reading all of the text) are taken to scatter alike, and tell it together: of a run's bits, what is neither
+its model's nor its seed's part is chance (least squares; a randomized block design). Dense models and those
+with experts are apart, and so are rates, since a seed that is good for one kind may be bad for another:
+
+{scatter}
+
+Any other two are judged by their own differences alone, with Student's t over their seeds: a dense model and
+one with experts, two at different rates, rungs without RoPE, other sizes, little text read over and over; and
+two models that are one and the same run until the long phase, with YaRN or MXFP4 and without, which share
+most of their chance.
 
 The last rung with seed 0 was made twice, and the program's training step had been rewritten in between, to
 the same sums in another order. The two part in the fifth digit within 45 steps, and came to 2.2578 and 2.2329

@@ -31,7 +31,7 @@ from .ladder_numbers import (
     ended,
     grid,
     left_out,
-    pool,
+    pools,
     rungs,
     signed,
 )  # fmt: skip
@@ -124,7 +124,7 @@ def domains_table(rows: list[Row]) -> list[str]:
     """Each rung less the one before, domain by domain, with the interval of seeds and windows together."""
     lines = [f"| less the row before | {' | '.join(DOMAINS)} |", "|---" * (len(DOMAINS) + 1) + "|"]
     for row in rows:
-        each = [row.differs(domain=name) for name in DOMAINS]
+        each = [row.differs(domains=[name]) for name in DOMAINS]
         cells = [f"{signed(less.mean)} ± {less.within:.3f}" if less else "–" for less in each]
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     return lines
@@ -167,7 +167,7 @@ def in_words(rows: list[Row]) -> list[str]:
 def in_short(rows: list[Row]) -> str:
     """Which of these rows differ beyond chance, which cannot be told from nothing, which have no verdict."""
     each = [(row.title, row.less) for row in rows]
-    sure = [f"{title} ({signed(less.mean, 2)})" for title, less in each if less and less.significant]
+    sure = [f"{title} ({signed(less.mean)})" for title, less in each if less and less.significant]
     unsure = [title for title, less in each if less and less.significant is False]
     waiting = [title for title, less in each if less is None or less.significant is None]
     groups = {"beyond chance": sure, "not told from nothing": unsure, "no verdict yet": waiting}
@@ -184,19 +184,30 @@ def said(less: Difference | None, *models: Runs) -> str:
 
 def ranges(rows: list[Row], columns: Mapping[str, Callable[[Row], float | None]], digits: int = 3) -> str:
     """How far apart the seeds of one number of such a table lie: in the median, and at most."""
-    apart = []
+    spans = []
     for row in rows:
         for name, number in columns.items():
             alone = [number(replace(row, runs={seed: run})) for seed, run in ended(row.runs).items()]
             values = [value for value in alone if value is not None]
             if len(values) > 1:
-                apart.append((max(values) - min(values), row.title, name))
-    if not apart:
+                spans.append((max(values) - min(values), row.title, name))
+    if not spans:
         return ""
-    most, title, name = max(apart)
-    middle = statistics.median(each for each, *_ in apart)
-    return (f"Seeds of one number lie {middle:.{digits}f} apart in the median, and {most:.{digits}f} at most "
-            f"(“{title}”, {name}).")  # fmt: skip
+    most, title, name = max(spans)
+    middle = statistics.median(each for each, *_ in spans)
+    where = f"“{title}”, {name}" if len(columns) > 1 else f"“{title}”"
+    return f"{middle:.{digits}f} in the median, {most:.{digits}f} at most ({where})"
+
+
+def apart(rows: list[Row], columns: Mapping[str, Callable[[Row], float | None]], digits: int = 3,
+          alike: bool = True) -> str:  # fmt: skip
+    """The same as a sentence; where columns are not `alike` in kind, for each of them."""
+    if alike:
+        told = [ranges(rows, columns, digits)]
+    else:
+        each = {name: ranges(rows, {name: number}, digits) for name, number in columns.items()}
+        told = [f"{name} {said}" for name, said in each.items() if said]
+    return f"Seeds of one number lie apart by: {'; '.join(told)}." if any(told) else ""
 
 
 def details_table(rows: list[Row], columns: Mapping[str, Callable[[Row], float | None]],
@@ -261,22 +272,24 @@ ROUTER_COLUMNS = {
 }
 
 
-def scatter_in_words(entries: list[Entry], found: Found) -> str:
-    """How far runs scatter that differ in their seed alone; "" while too little is in to tell."""
-    alike = pool(entries, found)
-    known = alike.scatter()
-    if known is None:
-        return ""
-    sd, df = known
-    sizes = {name: max(map(abs, each)) for name, each in alike.chance().items()}
-    least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-    titles = {entry.config.name: title_of(entry.config) for entry in entries}
-    half = {n: student(df) * sd * math.sqrt(2 / n) for n in (2, 3)}
-    return (f"Its standard deviation is {sd:.4f} bits per byte ({len(sizes)} models, {df} degrees of "
-            f"freedom).\nThe most that chance has of a run is {sizes[least]:.4f} for “{titles[least]}”, the "
-            f"steadiest of them, and {sizes[most]:.4f} for “{titles[most]}”.\nTo be told apart, two such "
-            f"models must lie {half[3]:.3f} from one another with three seeds, {half[2]:.3f} with two, and a "
-            "little more for the windows.")  # fmt: skip
+def scatter_in_words(entries: list[Entry], found: Found) -> list[str]:
+    """How far runs scatter that differ in their seed alone, a line for each pool that can tell."""
+    titles, lines = {entry.config.name: title_of(entry.config) for entry in entries}, []
+    for (routed, rate), pool in pools(entries, found).items():
+        if (known := pool.scatter()) is None:
+            continue
+        sd, df = known
+        sizes = {name: max(map(abs, each)) for name, each in pool.chance().items()}
+        most = max(sizes, key=sizes.__getitem__)
+        half = {n: student(df) * sd * math.sqrt(2 / n) for n in (2, 3)}
+        kind = "models with experts" if routed else "dense models"
+        lines.append(
+            f"- {kind}, at {rate:g}: a standard deviation of {sd:.4f} bits per byte ({len(sizes)} models, "
+            f"{df} degrees of freedom; at most {sizes[most]:.4f}, in a run of “{titles[most]}”). To be told "
+            f"apart, two must lie {half[3]:.3f} from one another with three seeds, {half[2]:.3f} with two, "
+            "and a little more for the windows."
+        )
+    return lines
 
 
 def beside_bigrams(rows: list[Row]) -> str:
@@ -286,8 +299,9 @@ def beside_bigrams(rows: list[Row]) -> str:
         bits = {name: row.mean("bits_per_byte", "near", name) for name in DOMAINS}
         better = [name for name, x in bits.items() if x is not None and x < table[name]]
         if None not in bits.values():
-            told.append(f"“{row.title}” in {len(better)} of {len(DOMAINS)}")
-    return f"Better than the table are {', '.join(told)} kinds of text." if told else ""
+            told.append(f"“{row.title}” {len(better)}")
+    head = f"Kinds of text, of {len(DOMAINS)}, in which a rung is better than the table"
+    return f"{head}: {', '.join(told)}." if told else ""
 
 
 def falls(rows: list[Row]) -> str:

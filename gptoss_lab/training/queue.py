@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -45,13 +46,13 @@ def results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     return found
 
 
-def score(result: Mapping[str, Any], windows: str = "near", domain: str | None = None) -> float:
-    """What a run is judged by: mean bits per byte over domains, or of one, in windows of 256 (`near`) or
+def score(result: Mapping[str, Any], windows: str = "near", domains: Sequence[str] | None = None) -> float:
+    """What a run is judged by: mean bits per byte over all domains, or some, in windows of 256 (`near`) or
     1,024 (`far`); infinite if it diverged."""
     if "diverged" in result:
         return float("inf")
-    domains = result["bits_per_byte"][windows]
-    return float(sum(domains.values()) / len(domains) if domain is None else domains[domain])
+    bits = result["bits_per_byte"][windows]
+    return float(statistics.fmean(bits.values() if domains is None else (bits[name] for name in domains)))
 
 
 def best_rates(entries: Iterable[Entry], found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -7,15 +7,16 @@ design (Fisher 1935) whose blocks are seeds, which read the same bytes in the sa
     bits of a run = its model's + its seed's + chance
     interval of a difference = ± t(df) · sd of chance · √(2 / seeds)
 
-Least squares find the first two parts; what they leave over is the chance. Two models that differ in the long
-phase alone (`LATE`) are one and the same run until then: they scatter less, and tell it themselves.
+Least squares find the first two parts; what they leave over is the chance. A seed that is good at one rate
+may be bad at another, so that a pool is of one rate. Two models that differ in the long phase alone (`LATE`)
+are one and the same run until then: they scatter less, and tell it themselves.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,20 +47,23 @@ def interval(values: list[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Pool:
-    """Models whose runs are taken to scatter alike, by name: their runs that ended, two seeds or more."""
+    """Models whose runs are taken to scatter alike, by name: their runs that ended, two seeds or more. also:
+    models that one of these is until the long phase, which would tell the same chance twice."""
 
     runs: Mapping[str, Runs] = field(default_factory=dict)
+    also: frozenset[str] = frozenset()
 
     def tells(self, ours: Runs, theirs: Runs) -> bool:
-        """Whether it tells how two models' differences scatter: both are in it, and they are not one and the
-        same run until the long phase, who share most of their chance."""
-        configs = [next(iter(runs.values()), {}).get("config", {}) for runs in (ours, theirs)]
-        short = [{key: value for key, value in config.items() if key not in LATE} for config in configs]
-        return all(config.get("name") in self.runs for config in configs) and short[0] != short[1]
+        """Whether it tells how two models' differences scatter: both are in it, at one rate, and they are not
+        one and the same run until the long phase, who share most of their chance."""
+        runs = [next(iter(each.values()), {}) for each in (ours, theirs)]
+        configs = [run.get("config", {}) for run in runs]
+        inside = all(config.get("name") in self.runs.keys() | self.also for config in configs)
+        return inside and runs[0]["rate"] == runs[1]["rate"] and early(configs[0]) != early(configs[1])
 
-    def chance(self, windows: str = "near", domain: str | None = None) -> dict[str, list[float]]:
+    def chance(self, windows: str = "near", domains: Sequence[str] | None = None) -> dict[str, list[float]]:
         """By model, what is left of its runs' bits per byte beyond the model's and the seed's part."""
-        rows = [(name, seed, score(run, windows, domain))
+        rows = [(name, seed, score(run, windows, domains))
                 for name, runs in self.runs.items() for seed, run in runs.items()]  # fmt: skip
         parts = [*self.runs, *sorted({seed for _, seed, _ in rows})]
         design = torch.zeros(len(rows), len(parts), dtype=torch.float64)
@@ -72,11 +76,18 @@ class Pool:
             told[name].append(one)
         return told
 
-    def scatter(self, windows: str = "near", domain: str | None = None) -> tuple[float, int] | None:
+    def scatter(
+        self, windows: str = "near", domains: Sequence[str] | None = None
+    ) -> tuple[float, int] | None:
         """The standard deviation of that chance and its degrees of freedom; None while there are none."""
         seeds = {seed for runs in self.runs.values() for seed in runs}
         df = sum(map(len, self.runs.values())) - len(self.runs) - len(seeds) + 1
         if not self.runs or df < 1:
             return None
-        left = [one for each in self.chance(windows, domain).values() for one in each]
+        left = [one for each in self.chance(windows, domains).values() for one in each]
         return math.sqrt(sum(one * one for one in left) / df), df
+
+
+def early(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config acts before the long phase."""
+    return {key: value for key, value in config.items() if key not in LATE}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...config import NAMED
 from ...cost import parameters
 from ...training.corpus import DOMAINS
-from ...training.ladder import READ, REPEATED, first_rung
+from ...training.ladder import READ, REPEATED, first_rung, plan
 from ...training.ladder_costs import ratio as times_as_fast
 from ...training.ladder_costs import speed
-from ...training.ladder_numbers import Difference, difference, signed
+from ...training.ladder_numbers import Difference, difference, pools, signed
 from ...training.scatter import Pool, Runs
 from . import beyond, formulas
 from .of_runs import capital, decided, part
@@ -59,24 +57,21 @@ def paid(timed: Found | None) -> str:
             f"{first_rung().d_model}.")  # fmt: skip
 
 
-def by_domain(ours: Runs, theirs: Runs, domain: str = "arithmetic") -> tuple[Difference, Difference] | None:
+def by_domain(
+    ours: Runs, theirs: Runs, alike: Iterable[Pool] = (), domain: str = "arithmetic"
+) -> tuple[Difference, Difference] | None:
     """How two models differ in one domain alone, and in the mean of the others; None where no seed has
     both."""
-    each = {name: difference(ours, theirs, Pool(), domain=name) for name in DOMAINS}
-    others = [less for name, less in each.items() if name != domain and less is not None]
-    alone = each[domain]
-    if alone is None:
-        return None
-    seeds = tuple(statistics.fmean(column) for column in zip(*(less.each for less in others)))
-    windows = math.hypot(*(less.windows for less in others)) / len(others)
-    return alone, Difference(seeds, windows, statistics.fmean(less.level for less in others))
+    others = [name for name in DOMAINS if name != domain]
+    alone, rest = (difference(ours, theirs, alike, domains=names) for names in ([domain], others))
+    return None if alone is None or rest is None else (alone, rest)
 
 
 def arithmetic(number: str, runs: Found) -> str:
     """The lead in arithmetic and in the other domains, for the places of a trial that have seeds enough."""
-    told = []
+    told, alike = [], [*pools(plan(), runs).values()]
     for place in decided(number, runs)[1]:
-        both = by_domain(runs_of(place.ours, runs), runs_of(place.theirs, runs))
+        both = by_domain(runs_of(place.ours, runs), runs_of(place.theirs, runs), alike)
         if place.enough and both is not None:
             alone, others = (f"{signed(less.mean, 4)} ± {less.within:.4f}" for less in both)
             told.append(f"{place.name}, {alone} in arithmetic alone and {others} as the mean of the other "

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from ...config import Config
 from ...training import shapes
 from ...training.ladder import LEFT_OUT, NUMBER, TOP, aside, plan, rung, title_of, without
-from ...training.ladder_numbers import Difference, Found, difference, pool, runs_of, signed
+from ...training.ladder_numbers import Difference, Found, difference, pools, runs_of, signed
 from ...training.queue import results
 from ...training.scatter import Runs
 from .parts import FALSE, HOLDS, LADDER, OPEN, PARTLY, UNSEEN, Part
@@ -199,7 +199,7 @@ def compared(ours: str, theirs: str, found: Found, name: str = "") -> Place:
     """Two models side by side, nothing decided."""
     both = runs(ours, found), runs(theirs, found)
     diverged = sum("diverged" in run for side in both for run in side.values())
-    return Place(name, ours, theirs, difference(*both, pool(plan(), found)), diverged)
+    return Place(name, ours, theirs, difference(*both, pools(plan(), found).values()), diverged)
 
 
 def together(verdicts: list[str]) -> str:
@@ -236,8 +236,8 @@ def gained(places: tuple[Place, ...]) -> str:
     where = [place.name for place in places if place.lead is not None and place.lead.high < 0]
     if not where:
         return ""
-    return "It is for the better there, by more than chance." if where == [""] else (
-        f"By more than chance it is for the better: {'; '.join(where)}.")  # fmt: skip
+    return "The change is for the better, by more than chance." if where == [""] else (
+        f"By more than chance the change is for the better: {'; '.join(where)}.")  # fmt: skip
 
 
 def instead(places: tuple[Place, ...], precisely: Mapping[str, str]) -> str:
