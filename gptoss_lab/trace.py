@@ -28,6 +28,7 @@ from .opened import FORMAT, read
 from .tap import Edit, Recorder, force_eager
 from .terminal import printable
 from .text import tokens as text
+from .weights.checkpoint import unlike
 from .weights.plans import arithmetic
 
 LIMIT = 2_000_000_000
@@ -263,14 +264,18 @@ def source_of(
 
 
 def require_made_by(model: Transformer, trace: Trace, edited: bool = True) -> None:
-    """ValueError unless a trace is of this model: its config, its weights, its products; without edits unless
-    `edited`.
+    """ValueError unless a trace is of this model: of its weights, under a config that computes the same. The
+    name does not count, nor what else `weights.checkpoint.unlike` leaves aside. Unless `edited`, a trace with
+    edits or of other products is refused too: its numbers are not the model's own.
     """
     require_model(model)
     mine, theirs = source_of(model, None, (), (1,), cached=False), trace.source
-    apart = [field for field, value in mine["config"].items() if theirs["config"].get(field) != value][:4]
-    apart += [fact for fact in ("weights", "products") if theirs[fact] != mine[fact]]
-    apart += ["edits"] if theirs["edits"] and not edited else []
+    apart = unlike(Config.from_json(theirs["config"]), model.config)[:4]
+    weights = [source["weights"].removeprefix(f"{source['model']}, ") for source in (mine, theirs)]
+    apart += ["weights"] if weights[0] != weights[1] else []
+    if not edited:
+        apart += ["products"] if theirs["products"] != mine["products"] else []
+        apart += ["edits"] if theirs["edits"] else []
     if apart:
         raise ValueError(
             f"the trace is of {trace.caption}; the model is {in_words(mine)}. They differ in "

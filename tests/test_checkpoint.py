@@ -19,6 +19,7 @@ from torch import Tensor
 from toy_checkpoints import CONFIGS, model_of, rewrite, same
 from toys import one_thread, random_model, random_tokens, run  # noqa: F401
 
+from gptoss_lab.text.tokens import encoding
 from gptoss_lab.weights import CheckpointError, PackedStack, load, loading, save, saving, shards
 
 PUBLISHED = Path(__file__).parent / "data" / "published"
@@ -184,16 +185,73 @@ def test_the_weights_of_the_old_model_make_way_whatever_their_names(folder: Path
     assert [path.name for path in folder.glob("*safetensors*")] == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("stop", [OSError("no space left on device"), KeyboardInterrupt()])
+def test_an_old_model_that_cannot_be_put_back_is_kept_and_its_place_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    """The second new file cannot be moved, nor the second of the old ones back."""
+    save(model_of(CONFIGS["gpt-oss"], seed=1), folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    moves = []
+
+    def moved(source: Path, place: Path) -> None:
+        moves.append(place)
+        if len(moves) in (len(files) + 2, len(files) + 4):
+            raise stop
+        shutil.move(source, place)
+
+    monkeypatch.setattr(saving.os, "replace", moved)
+    with pytest.raises(type(stop), match=r"could not be put back \(.+\); its files are in ") as found:
+        save(model_of(CONFIGS["gpt-oss"], seed=2), folder)
+    kept = Path(str(found.value).rpartition(" are in ")[2])
+    assert not (folder / "config.json").exists()  # no half model
+    left = {path.name: path.read_bytes() for place in (folder, kept) for path in place.iterdir()}
+    assert left == files and len(list(kept.iterdir())) == len(files) - 1
+
+
+@pytest.mark.parametrize("at", range(7))
+def test_an_interruption_right_after_a_move_leaves_the_old_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    save(model_of(CONFIGS["gpt-oss"], seed=1), folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    moves = []
+
+    def moved(source: Path, place: Path) -> None:
+        moves.append(place)
+        shutil.move(source, place)
+        if len(moves) - 1 == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(saving, "save_tensors", lambda tensors, path, about: path.write_bytes(b"new"))
+    monkeypatch.setattr(saving.os, "replace", moved)
+    with pytest.raises(KeyboardInterrupt):
+        save(model_of(CONFIGS["gpt-oss"], seed=2), folder, extra_files={"more": b"new"})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    assert [path.name for path in folder.parent.iterdir()] == ["toy"]
+
+
+def test_a_model_without_a_tokenizer_does_not_inherit_the_old_models(folder: Path) -> None:
+    model = model_of(CONFIGS["gpt2"].with_changes(vocab_size=4096))
+    model.tokenizer = encoding("mini")
+    save(model, folder, extra_files={"merges.txt": b"mine"})
+    (folder / "generation_config.json").write_text("{}")
+    assert load(folder).tokenizer is not None and (folder / "tokenizer_config.json").exists()
+    model.tokenizer = None
+    save(model, folder)
+    assert load(folder).tokenizer is None
+    names = ["config.json", "generation_config.json", "merges.txt", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
 def test_saving_over_a_model_replaces_it_and_keeps_other_files(folder: Path) -> None:
-    save(model_of(CONFIGS["gpt2"]), folder, extra_files={"tokenizer_config.json": b"{}"})
+    save(model_of(CONFIGS["gpt2"]), folder, extra_files={"vocab.txt": b"{}"})
     (folder / "README.md").write_text("mine")
     (folder / "model.safetensors.index.json").write_text("{}")
     model = model_of(CONFIGS["qwen3-moe"])
     save(model, folder)
     assert same(load(folder), model)
-    assert (folder / "README.md").read_text() == "mine" and (
-        folder / "tokenizer_config.json"
-    ).read_bytes() == b"{}"
+    assert (folder / "README.md").read_text() == "mine" and (folder / "vocab.txt").read_bytes() == b"{}"
 
 
 def test_what_is_saved_may_be_read_by_whoever_may_read_other_files(folder: Path) -> None:

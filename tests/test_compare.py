@@ -13,6 +13,7 @@ from toys import gpt2, gpt_oss, qwen3, random_model, random_tokens
 import gptoss_lab as lab
 from gptoss_lab import Change
 from gptoss_lab.text.tokens import encoding
+from gptoss_lab.weights import save
 
 MODEL = random_model(gpt_oss())
 TOKENS = random_tokens(MODEL.config, batch=1)
@@ -202,7 +203,7 @@ def test_a_trace_that_is_there_already_is_of_this_prompt_and_is_made_again_where
 
 
 @pytest.mark.parametrize(("maker", "edit", "apart"), [
-    (random_model(gpt2()), None, "name, family, n_kv_heads, context: "),
+    (random_model(gpt2()), None, "family, n_kv_heads, norm, positions: "),
     (random_model(gpt_oss(), seed=9), None, "weights: "),
     (MODEL.with_config(window=2), None, "window: "),
     (MODEL, {"blocks.1.residual": lambda value, here: value * 0}, "edits: "),
@@ -212,6 +213,30 @@ def test_a_trace_of_another_model_or_of_an_edited_run_is_refused(maker, edit, ap
     told = f"the trace is of {re.escape(given.caption)}; the model is .*They differ in {apart}"
     with pytest.raises(ValueError, match=told):
         lab.compare(MODEL, TOKENS, Change(forbid=[5]), before=given)
+
+
+def test_the_same_weights_under_another_name_or_context_are_the_same_model(tmp_path):
+    (tmp_path / "one").mkdir()
+    save(MODEL, tmp_path / "one" / "old")
+    given = lab.watch(lab.load(tmp_path / "one" / "old"), TOKENS, keep="*")
+    (tmp_path / "one" / "old").rename(tmp_path / "new")
+    model = lab.load(tmp_path / "new")
+    assert given.source["model"] == "old" and model.config.name == "new"
+    for same in (model, model.with_config(context=64), model.with_config(stop_ids=(3,))):
+        assert lab.compare(same, TOKENS, Change(forbid=[5]), before=given).before is given
+    learned = random_model(gpt2())
+    given = lab.watch(learned, TOKENS, keep="*")
+    learned.config = learned.config.with_changes(context=30)
+    with pytest.raises(ValueError, match="They differ in context: "):
+        lab.compare(learned, TOKENS, before=given)
+
+
+def test_a_trace_of_other_products_is_no_first_run_and_may_be_looked_at():
+    given = lab.watch(model := random_model(gpt_oss()), TOKENS, keep="*")
+    model.unembed.compute = torch.bfloat16
+    with pytest.raises(ValueError, match="They differ in products: "):
+        lab.compare(model, TOKENS, Change(forbid=[5]), before=given)
+    assert lab.views.shown(given, model, "experts").header["source"] == given.caption
 
 
 @pytest.mark.parametrize(("arguments", "told"), [

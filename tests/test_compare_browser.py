@@ -88,6 +88,27 @@ def test_the_switches_show_what_runs(watched, mini_oss):
     assert widget.comparison is None
 
 
+def test_a_wish_that_waits_outlives_the_refusal_of_the_one_before(watched, mini_oss):
+    widget = open_live(watched.page, mini_oss, TEXT)
+    watched.open("compare")
+    chips, both = ".gl-compare-chip", "both => both.forEach(one => one.click())"
+    expert = watched.page.locator(".gl-bar label:has-text('expert') select")
+    for n in ("0", "1"):
+        expert.select_option(n)
+        press(watched, f"button:text('force {n}')", then=f"{chips} >> nth={n}")
+    expert.select_option("2")
+    force, undo = (watched.page.locator(f"button:text('{text}')") for text in ("force 2", "Undo all"))
+    force.click()  # a third of two
+    watched.page.wait_for_selector(".gl-compare-status.gl-bad")
+    assert widget.comparison.words == "expert 0 forced; expert 1 forced"
+    force.or_(undo).evaluate_all(both)
+    watched.page.wait_for_selector(".gl-compare .gl-absent")
+    status = watched.page.locator(".gl-compare-status")
+    assert status.inner_text() == "Nothing is changed now."
+    assert "gl-bad" not in status.get_attribute("class")
+    assert widget.comparison is None and watched.page.locator(chips).count() == 0
+
+
 def test_ids_stand_apart_where_there_is_no_text(watched):
     model = random_model(gpt_oss())
     widget = open_live(watched.page, model, [13, 14, 5])

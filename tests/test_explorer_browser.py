@@ -123,12 +123,22 @@ def test_a_zoomed_map_follows_a_selection_made_elsewhere(page):
     assert corner[0] > 0.9 and corner[1] > 0.6, corner  # the colour of what is selected
 
 
-def test_keys_count_wherever_one_is_on_a_page(page):
+def test_brackets_count_wherever_one_is_on_a_page_and_letters_inside_the_explorer(page):
     show(page, "steps", token=50, layer=0, head=0, expert=0, step=0)
     page.evaluate("document.activeElement.blur()")
+    for key in ("l", "L", "h", "e", "t", "n"):
+        page.keyboard.press(key)
+    told = ("layer", "head", "expert", "token", "step")
+    assert [state(page)[name] for name in told] == [0, 0, 0, 50, 0]
+    for key in ("]", "}", "."):
+        page.keyboard.press(key)
+    assert [state(page)[name] for name in told[:4]] == [1, 1, 0, 51]
+    for key in ("[", "{", ","):
+        page.keyboard.press(key)
+    page.locator(".gl-tab[aria-selected=true]").focus()
     for key in ("l", "h", "e", "t"):
         page.keyboard.press(key)
-    assert [state(page)[name] for name in ("layer", "head", "expert", "token")] == [1, 1, 1, 51]
+    assert [state(page)[name] for name in told[:4]] == [1, 1, 1, 51]
     for key in ("n", "n", "p"):
         page.keyboard.press(key)
     assert state(page)["step"] == 4  # layer 1 brought it to 3
@@ -136,7 +146,8 @@ def test_keys_count_wherever_one_is_on_a_page(page):
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Escape")
     assert page.locator(".gl-tour").is_hidden()
-    assert "n p  next and previous step" in page.locator(".gl-foot details >> nth=2").text_content()
+    keys = page.locator(".gl-foot details >> nth=2").text_content()
+    assert "n p  next and previous step" in keys and "Letters count while the focus is inside" in keys
 
 
 def test_keys_count_in_the_widget_and_not_beside_it(browser, mini_oss):

@@ -271,6 +271,30 @@ def test_a_page_stays_under_five_megabytes_and_says_what_it_left_out(tokens, tmp
         assert "blocks.0.experts.logits" in header["arrays"] and "blocks.5.experts.choice" in header["arrays"]
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_deep_models_headers_are_counted_and_as_much_is_left_out_as_must_be(runs, monkeypatch):
+    model = random_model(gpt_oss(n_layers=24, d_model=64, context=512, vocab_size=4096))
+    model.tokenizer, passes = encoding("mini"), []
+    ids = model.tokenizer.encode_ordinary(TEXT)[:120]
+    trace = watch(model, ids, keep=views.keep_for(model.config), last=1)
+    shown = trace if runs == 1 else views.compared(model, ids, lab.Change(forbid=[3]), before=trace)
+    pack, read = payload.pack, payload.read_out_early
+    monkeypatch.setattr(payload, "pack", lambda *given: passes.append("pack") or pack(*given))
+    monkeypatch.setattr(payload, "read_out_early", lambda *given: passes.append("read") or read(*given))
+    for limit in range(1_500_000, 5_000_000, 700_000):
+        source, left = page.made(shown, model, None, limit)
+        assert (0.9 if left else 0.8) * limit < len(source.encode()) <= limit
+        assert passes.count("read") == runs and passes.count("pack") <= 4 * runs
+        passes.clear()
+    # where not even the small points have room, the page says so, and only then
+    empty = r"takes (\d+) bytes even without any points; raise limit=1000$"
+    with pytest.raises(ValueError, match=empty) as told:
+        page.made(shown, model, None, 1000)
+    least = int(re.search(empty, str(told.value))[1])
+    source, left = page.made(shown, model, None, least + 2000)
+    assert len(source.encode()) <= least + 2000 and left
+
+
 def test_what_stands_outside_the_blocks_may_be_left_out_too():
     model, trace = toy()
     header, block = payload.pack(trace, model, limit=0)

@@ -7,7 +7,7 @@ model's name ("" where it is the same model) in "extra".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -87,9 +87,18 @@ def extra_of(found: Comparison) -> dict[str, Any]:
 
 def packed_beside(found: Comparison, limit: int = 64_000_000) -> Packed:
     """Header and block of the second run."""
-    header, block = payload.packed_views(found.after, found.other, None, limit, extra_of(found))
-    header["code"]["compare"] = code_for(found)
-    return header, block
+    return packer_beside(found)(limit)
+
+
+def packer_beside(found: Comparison) -> Callable[[int], Packed]:
+    """`packed_beside` for limits that come later, as `payload.packer`."""
+    pack, code = payload.packer(found.after, found.other, None, extra_of(found)), code_for(found)
+
+    def within(limit: int) -> Packed:
+        header, block = pack(limit)
+        return {**header, "code": {**header["code"], "compare": code}}, block
+
+    return within
 
 
 def as_pair(shown: object) -> tuple[Trace, Comparison | None]:

@@ -24,11 +24,12 @@ from ..model import Transformer
 from ..study.compare import Comparison
 from ..trace import Trace
 from . import payload
-from .beside import Packed, as_pair, packed_beside
+from .beside import Packed, as_pair, packer_beside
 
 STATIC = Path(__file__).parent / "static"
 FROM = re.compile(r"^(?:import|export)\s+(?:[\w*{][^;\"']*\s+from\s+)?[\"'][^\"']+[\"'];\n", re.MULTILINE)
 FIRST, LAST = ("core.js", "heatmap.js"), ("explorer.js",)
+SPARE = 1_000  # bytes more than the excess that are left out: a header may grow while its block shrinks
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -137,16 +138,24 @@ def export_html(
 def made(
     shown: Trace | Comparison, model: Transformer | None, views: str | Sequence[str] | None, limit: float
 ) -> tuple[str, list[str]]:
-    """The source of the page that `export_html` writes, and what was left out of it, in words."""
+    """The source of the page that `export_html` writes, and what was left out of it, in words.
+
+    What the headers take is known when they are made: a page that is too large is packed again, with less
+    room for numbers, until it fits.
+    """
     trace, found = as_pair(shown)
     model = found.model if found is not None else model
     most = min(require_limit(limit, "limit"), 2**40)
     frame = len(script().encode()) + len(style().encode()) + 40_000 + 80 * trace.tokens.shape[1]
-    room = int((most - frame) * 3 / 4) // (1 if found is None else 2)
-    packed = payload.packed_views(trace, model, views, room)
-    second = None if found is None else packed_beside(found, room)
-    source = page(*packed, second)
-    size = len(source.encode())
-    if size > most:
-        raise ValueError(f"the page takes {size} bytes even where points are left out; raise limit={limit}")
-    return source, list(dict.fromkeys(packed[0]["left_out"] + (second[0]["left_out"] if second else [])))
+    packers = [payload.packer(trace, model, views)] + ([] if found is None else [packer_beside(found)])
+    room = int((most - frame) * 3 / 4) // len(packers)
+    while True:
+        runs = [pack(room) for pack in packers]
+        source = page(*runs[0], *runs[1:])
+        size = len(source.encode())
+        if size <= most:
+            return source, list(dict.fromkeys(left for header, _ in runs for left in header["left_out"]))
+        taken = max(len(block) for _, block in runs)
+        if not taken:
+            raise ValueError(f"the page takes {size} bytes even without any points; raise limit={limit}")
+        room = max(taken - int((size - most) * 3 / 4) - SPARE, 0)

@@ -11,7 +11,7 @@ max(0, t - window + 1) to t, since a query sees no other. The batch's first row 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -163,6 +163,16 @@ def packed_views(
     views: by default all, those that the trace cannot fill last, where they say why. ValueError where a view
     that was asked for by name, or all of them, cannot be filled, or where another model made the trace.
     """
+    return packer(trace, model, views, extra)(limit)
+
+
+def packer(
+    trace: Trace,
+    model: Transformer | None = None,
+    views: str | Sequence[str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Callable[[int], tuple[dict[str, Any], bytes]]:
+    """`packed_views` for limits that come later, one after another: the model runs once."""
     if model is not None:
         require_made_by(model, trace)
     config, views = config_of(trace, model), named(views)
@@ -176,12 +186,15 @@ def packed_views(
     early = (
         read_out_early(model, trace).extra if model and "steps" in chosen and "steps" not in absent else {}
     )
-    header, block = pack(trace, model, chosen, {**early, **(extra or {})}, limit)
-    header["code"] = {name: code_for(name, trace, model) for name in chosen if name not in absent}
-    header["summary"] = printable(f"{header['no_numbers']}\n{summary(trace, config)}".lstrip("\n"))
-    header["prompt"] = prompt_of(trace, model) or ""
-    header["tour"] = TEXT
-    return header, block
+    code = {name: code_for(name, trace, model) for name in chosen if name not in absent}
+    words, prompt = summary(trace, config), prompt_of(trace, model) or ""
+
+    def within(limit: int) -> tuple[dict[str, Any], bytes]:
+        header, block = pack(trace, model, chosen, {**early, **(extra or {})}, limit)
+        told = printable(f"{header['no_numbers']}\n{words}".lstrip("\n"))
+        return {**header, "code": code, "summary": told, "prompt": prompt, "tour": TEXT}, block
+
+    return within
 
 
 def named(views: str | Sequence[str] | None) -> list[str]:

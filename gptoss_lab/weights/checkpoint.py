@@ -96,19 +96,17 @@ def config_of(folder: Path, name: str) -> Config:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
 
 
-def unlike(config: Config, name: str) -> list[str]:
-    """The fields in which a config differs from the published model `name`, of those that decide what is
-    computed or what shapes there are."""
+def unlike(config: Config, other: Config) -> list[str]:
+    """The fields in which two configs differ, of those that decide what is computed or what shapes there are."""
     # learned positions have a row for each token of context; with RoPE it is a limit and no more, which files
     # may set otherwise (YaRN's original context, on which frequencies depend, is compared within `yarn`)
-    named = NAMED[name]
-    return differing(config, named, FREE if named.positions == "learned" else (*FREE, "context"))
+    return differing(config, other, FREE if other.positions == "learned" else (*FREE, "context"))
 
 
 def check_named(opened: Checkpoint) -> None:
     """CheckpointError unless the model that was read under a published name is that model, by its config."""
     config, named = opened.config, NAMED[opened.config.name]
-    if odd := unlike(config, config.name):
+    if odd := unlike(config, named):
         pairs = ((field, shown(getattr(config, field)), shown(getattr(named, field))) for field in odd[:MOST])
         said = "; ".join(f"{field} is {found}, expected {expected}" for field, found, expected in pairs)
         more = f"; and {len(odd) - MOST} more" if len(odd) > MOST else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..config import Config
+from ..config import NAMED, Config
 from ..cost import PASS, human, memory_parts, pass_tokens, require_limit, require_memory, widens
 from ..model import Transformer, attend
 from ..model.attention import Attention
@@ -57,7 +57,7 @@ def wants_fast(
     if kernels == "fast" and not can:
         raise ValueError(f"kernels='fast' multiplies weights as they are stored, on the CPU; device is "
                          f"{str(device)!r} and dtype {dtype!r}. Leave both out, or kernels.")  # fmt: skip
-    return can and (kernels == "fast" or kernels is None and any(not unlike(config, name) for name in FAST))
+    return can and (kernels == "fast" or kernels is None and any(not unlike(config, NAMED[name]) for name in FAST))
 
 
 def held_bytes(opened: Checkpoint, plan: Plan, table: bool = True) -> tuple[int, int]:

@@ -2,13 +2,14 @@
 
 `load` reads it back, and so does transformers. Everything is written in a folder beside and then moved into
 place, the config last: a folder with a config.json is whole. Where that fails, the model that was there comes
-back.
+back; its files are removed only when the new ones are in their place.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -47,10 +48,11 @@ def save(
     None for either: as model.config says.
     extra_files: name → content, written too. The model's tokenizer is written in any case.
 
-    In a folder that exists the model's files are replaced (its weights, or its index and the shards that this
-    names) and others stay. Before anything is written, ValueError for what the layout cannot say, and for a
-    folder that cannot take it: something else is in its place, or in that of a file, or safetensors files
-    lie there that belong to no model.
+    In a folder that exists the model's files make way (its weights, or its index and the shards that this
+    names, its configs and its tokenizer) and others stay. Before anything is written, ValueError for what the
+    layout cannot say, and for a folder that cannot take it: something else is in its place, or in that of a
+    file, or safetensors files lie there that belong to no model. OSError where writing fails; where not even
+    the old files can be put back, it names the folder beside in which they are.
     """
     config, folder = model.config, Path(folder)
     experts = config.stored_experts if experts is None else experts
@@ -66,13 +68,14 @@ def save(
         if Path(name).name != name:
             raise ValueError(f"extra file {name!r}; expected a plain name")
     said = write_config(config, experts == "mxfp4", STORED[dtype])
-    old = weights_there(folder, {*WRITTEN, *(extra_files or ())})
+    old = files_there(folder, {*WRITTEN, *(extra_files or ())})
     ours = to_store(model, experts == "mxfp4", dtype)
     theirs = names.to_theirs(names.rows(config.family, config, ours), ours)
     place = folder.resolve()
     make_folder(place.parent)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name[:40]}-", dir=place.parent) as beside:
-        whole = Path(beside) / "whole"
+    beside = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}-", dir=place.parent))
+    whole, before = beside / "whole", beside / "before"
+    try:
         whole.mkdir()
         apart = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items()}
         save_tensors(apart, whole / WEIGHTS, {"format": "pt"})
@@ -81,7 +84,15 @@ def save(
         for name, content in (extra_files or {}).items():
             (whole / name).write_bytes(content)
         (whole / CONFIG).write_bytes(as_json(said))
-        move(whole, place, old, Path(beside) / "before")
+        move(whole, place, old, before)
+    except BaseException as error:
+        if before.is_dir() and os.listdir(before):
+            kind, why = OSError if isinstance(error, Exception) else type(error), str(error) or repr(error)
+            told = f"the old model of {folder} could not be put back ({why}); its files are in {before}"
+            raise kind(told) from error
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    shutil.rmtree(beside)
     return folder
 
 
@@ -161,8 +172,9 @@ def as_json(value: object) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def weights_there(folder: Path, written: Iterable[str]) -> list[str]:
-    """The names of the weights in `folder`, and of their index, which make way for another model's.
+def files_there(folder: Path, written: Iterable[str]) -> list[str]:
+    """The names of a model's files in `folder` (weights and their index, configs, tokenizer), which make way
+    for another model's.
 
     ValueError where the folder cannot take a model whose files are `written`.
     """
@@ -182,14 +194,15 @@ def weights_there(folder: Path, written: Iterable[str]) -> list[str]:
     foreign = [name for name in files if name not in known]
     require(not foreign, f"{folder} holds {listed(foreign)}, which is not of a model there; move it away, or "
             "save to another folder")  # fmt: skip
-    return files + [path.name for path in files_like(folder, INDEX)]
+    others = [name for name in WRITTEN if os.path.lexists(folder / name)]
+    return files + [path.name for path in files_like(folder, INDEX)] + others
 
 
 def move(whole: Path, folder: Path, old: Iterable[str], before: Path) -> None:
     """Move a finished folder into place: in one step where nothing is there, else by files, the config last.
 
-    The `old` weights, and files whose names are taken, are put in the folder `before` meanwhile, from where
-    they come back if that fails.
+    The `old` files, and others whose names are taken, are put in the folder `before`, from where they come
+    back if that fails.
     """
     if not folder.exists():
         os.replace(whole, folder)
@@ -202,11 +215,11 @@ def move(whole: Path, folder: Path, old: Iterable[str], before: Path) -> None:
         for name in sorted(leaving, key=lambda name: name != CONFIG):
             os.replace(folder / name, before / name)
         for name in new:
+            placed.append(name)  # first: an interruption may come between a move and what follows it
             os.replace(whole / name, folder / name)
-            placed.append(name)
     except BaseException:
         for name in reversed(placed):
-            (folder / name).unlink()
+            (folder / name).unlink(missing_ok=True)
         for name in sorted(os.listdir(before), key=lambda name: name == CONFIG):
             os.replace(before / name, folder / name)
         raise

@@ -165,7 +165,8 @@ export function mountCompare(root, data, store, env) {
     if (node.getRootNode().activeElement !== place) controls.querySelector("select, button").focus();
   }
 
-  /** Wishes for a change, which the switches show at once. While one runs, the newest waits; a refusal brings back what ran. */
+  /** Wishes for a change, which the switches show at once. While one runs, the newest waits; the refusal of the newest
+   *  brings back what ran, that of another is passed over. */
   async function make(next, beside = other) {
     if (!env.compare) return;
     [change, other] = [next, beside];
@@ -175,22 +176,22 @@ export function mountCompare(root, data, store, env) {
     busy = true;
     node.setAttribute("aria-busy", "true");
     status.classList.remove("gl-bad");
-    try {
-      for (let running = -1; running !== asked; ) {
-        running = asked;
-        const began = performance.now();
+    for (let running = -1; running !== asked; ) {
+      running = asked;
+      const began = performance.now();
+      try {
         await env.compare(change, other);
         status.textContent = found ? `${told()} (${((performance.now() - began) / 1000).toFixed(2)} s)` : "Nothing is changed now.";
+      } catch (error) {
+        if (running !== asked) continue;
+        [change, other] = ran();
+        status.textContent = error.message;
+        status.classList.add("gl-bad");
+        label();
       }
-    } catch (error) {
-      [change, other] = ran();
-      status.textContent = error.message;
-      status.classList.add("gl-bad");
-      label();
-    } finally {
-      busy = false;
-      node.removeAttribute("aria-busy");
     }
+    busy = false;
+    node.removeAttribute("aria-busy");
   }
 
   /** The change and the model of the run that is shown. */

@@ -23,7 +23,7 @@ export function themeHere() {
 }
 
 /** Everything in `root`. env: { canRun, canChange, others, send(message) → Promise, beside, whole: true where nothing else is on
- *  the page, so that keys count everywhere and the address tells the place }; returns { update(data, beside), updateBeside(beside), destroy(), store }.
+ *  the page, so that keys but letters count everywhere and the address tells the place }; returns { update(data, beside), updateBeside(beside), destroy(), store }.
  *
  *  Views find in their env: say(text), theme, and for comparing: beside (the second run as Data, or null),
  *  onBeside(f) → forget, compare(change, other) → Promise where a kernel answers, others, mounts (the views by name), memory
@@ -216,6 +216,8 @@ export function mountExplorer(root, data, store, env = {}) {
   }, { capture: true, signal: off.signal });
   (env.whole ? document : root).addEventListener("keydown", (event) => {
     if (/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+    // speech input types letters: they count only where the focus is in the explorer (WCAG 2.1.4)
+    if (/^[a-z]$/i.test(event.key) && !root.contains(event.target)) return;
     const moves = keysMove(event);
     const plain = !(event.ctrlKey || event.metaKey || event.altKey);
     const by = plain && view?.step ? { n: 1, p: -1 }[event.key] : undefined;

@@ -237,7 +237,7 @@ export function heatmap(canvas, options) {
   /** Zooms about the cell where the keys are, or the one that the view names where they are elsewhere. */
   function zoomHere(factor) {
     const share = ([first, count], at) => Math.min(Math.max((at + 0.5 - first) / count, 0), 1);
-    zoom(factor, share(cols, (!isFocused() && o.centre?.()) || focus.c), share(rows, focus.r));
+    zoom(factor, share(cols, isFocused() ? focus.c : o.centre?.() ?? focus.c), share(rows, focus.r));
   }
 
   function reset() {
@@ -290,7 +290,7 @@ export function heatmap(canvas, options) {
     }[event.key];
     if (to) go(...to);
     else if (event.key === "+" || event.key === "=") zoomHere(0.6);
-    else if (event.key === "-") zoom(1 / 0.6);
+    else if (event.key === "-") zoomHere(1 / 0.6);
     else if (event.key === "0") reset();
     else return;
     event.preventDefault();

@@ -7,7 +7,8 @@ export const keysInWords = `Tab goes from part to part; arrows move inside token
 , . or T t  previous and next token      E e  previous and next expert
 In a map: arrows move the selection, Page Up/Down and Home/End jump, + − zoom (or Ctrl or Cmd and the
 wheel), 0 shows all.
-In Steps: n p  next and previous step    Escape closes the guided tour`;
+In Steps: n p  next and previous step    Escape closes the guided tour
+Letters count while the focus is inside the explorer; on a page the other keys count everywhere.`;
 
 const keysMoves = {
   "[": ["layer", -1], "]": ["layer", 1], L: ["layer", -1], l: ["layer", 1],

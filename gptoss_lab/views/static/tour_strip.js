@@ -1,7 +1,8 @@
 // The guided tour as a strip above the tabs: a question, a prediction, then the answer with its evidence.
 //
-// It opens the view that a question needs and moves the one selection; it covers nothing, and its height does not depend
-// on what it says. Focus goes to the question when another is shown, so that it is read out; the answer is a live region.
+// It opens the view that a question needs and moves the one selection. While it is open it stands in place of the text's
+// tokens. Questions and answers have a least height, so that the views below stay where they are; what needs more moves them.
+// Focus goes to the question when another is shown, so that it is read out; the answer is a live region.
 
 import { el } from "./core.js";
 import { tourPlan } from "./tour_questions.js";
