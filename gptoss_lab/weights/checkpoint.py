@@ -97,7 +97,8 @@ def config_of(folder: Path, name: str) -> Config:
 
 
 def unlike(config: Config, other: Config) -> list[str]:
-    """The fields in which two configs differ, of those that decide what is computed or what shapes there are."""
+    """The fields in which two configs differ, of those that decide what is computed or what shapes there
+    are."""
     # learned positions have a row for each token of context; with RoPE it is a limit and no more, which files
     # may set otherwise (YaRN's original context, on which frequencies depend, is compared within `yarn`)
     return differing(config, other, FREE if other.positions == "learned" else (*FREE, "context"))

@@ -57,7 +57,8 @@ def wants_fast(
     if kernels == "fast" and not can:
         raise ValueError(f"kernels='fast' multiplies weights as they are stored, on the CPU; device is "
                          f"{str(device)!r} and dtype {dtype!r}. Leave both out, or kernels.")  # fmt: skip
-    return can and (kernels == "fast" or kernels is None and any(not unlike(config, NAMED[name]) for name in FAST))
+    named = any(not unlike(config, NAMED[name]) for name in FAST)
+    return can and (kernels == "fast" or kernels is None and named)
 
 
 def held_bytes(opened: Checkpoint, plan: Plan, table: bool = True) -> tuple[int, int]:
