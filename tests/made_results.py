@@ -56,7 +56,8 @@ def made(config: Config, seed: int, rate: float) -> dict[str, Any]:
     if config.positions == "rope":
         far["beyond"] = by_edges(bits, 2048, config)
     result: dict[str, Any] = {
-        "config": asdict(config), "seed": seed, "rate": rate, "windows": {"near": windows, "far": longer},
+        "config": json.loads(json.dumps(asdict(config))),  # as a file gives it back
+        "seed": seed, "rate": rate, "windows": {"near": windows, "far": longer},
         "spikes": [700] * dice.randint(0, 3) + [1352] * dice.randint(0, 1),
         "bits_per_byte": {kind: {name: round(sum(x) / 21, 4) for name, x in each.items()}
                           for kind, each in (("near", windows), ("far", longer))},

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import Config
@@ -23,7 +23,7 @@ from .corpus import DOMAINS
 from .ladder import LAYERS, LONG, NUMBER, RUNGS, TOP, Entry, ladder, multiplied, rung, title_of, without
 from .outcome import EDGES
 from .queue import best_rates, score, waiting
-from .scatter import Pool, Runs, early, interval, student
+from .scatter import Pool, Runs, early, interval, recorded, student
 
 OVERLAP = max(edge for edge in EDGES if edge < LONG)    # where the longest windows are told from
 Found = Mapping[str, Mapping[str, Any]]
@@ -47,7 +47,8 @@ def ended(runs: Runs) -> dict[int, Mapping[str, Any]]:
 
 def pools(entries: list[Entry], found: Found) -> dict[tuple[bool, float], Pool]:
     """The models with RoPE and six layers that read all of the text, at the rate that they are judged at, in
-    pools by (whether they have experts, rate)."""
+    pools by (whether they have experts, rate). Of models that are one until the long phase the first one with
+    YaRN is in, or else the first."""
     kept: dict[tuple[bool, float], dict[str, Runs]] = {}
     also: dict[tuple[bool, float], set[str]] = {}
     for entry in entries:
@@ -63,12 +64,16 @@ def pools(entries: list[Entry], found: Found) -> dict[tuple[bool, float], Pool]:
             continue
         key = config.n_experts is not None, next(iter(runs.values()))["rate"]
         pool, twins = kept.setdefault(key, {}), also.setdefault(key, set())
-        is_one = any(early(asdict(config)) == early(run["config"]) for name, each in pool.items()
-                     if name != config.name for run in [next(iter(each.values()))])  # fmt: skip
-        if is_one:
-            twins.add(config.name)
-        else:
+        mine = recorded(runs)
+        twin = next((name for name, each in pool.items() if early(recorded(each)) == early(mine)), None)
+        if twin is None:
             pool[config.name] = runs
+        elif mine["yarn"] and not recorded(pool[twin])["yarn"]:  # most of the pool have it
+            twins.add(twin)
+            del pool[twin]
+            pool[config.name] = runs
+        elif twin != config.name:
+            twins.add(config.name)
     return {key: Pool(kept[key], frozenset(also[key])) for key in sorted(kept)}
 
 

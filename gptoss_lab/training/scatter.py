@@ -56,10 +56,10 @@ class Pool:
     def tells(self, ours: Runs, theirs: Runs) -> bool:
         """Whether it tells how two models' differences scatter: both are in it, at one rate, and they are not
         one and the same run until the long phase, who share most of their chance."""
-        runs = [next(iter(each.values()), {}) for each in (ours, theirs)]
-        configs = [run.get("config", {}) for run in runs]
+        configs = [recorded(each) for each in (ours, theirs)]
         inside = all(config.get("name") in self.runs.keys() | self.also for config in configs)
-        return inside and runs[0]["rate"] == runs[1]["rate"] and early(configs[0]) != early(configs[1])
+        rates = {run["rate"] for each in (ours, theirs) for run in each.values()} if inside else set()
+        return len(rates) == 1 and early(configs[0]) != early(configs[1])
 
     def chance(self, windows: str = "near", domains: Sequence[str] | None = None) -> dict[str, list[float]]:
         """By model, what is left of its runs' bits per byte beyond the model's and the seed's part."""
@@ -86,6 +86,12 @@ class Pool:
             return None
         left = [one for each in self.chance(windows, domains).values() for one in each]
         return math.sqrt(sum(one * one for one in left) / df), df
+
+
+def recorded(runs: Runs) -> Mapping[str, Any]:
+    """The config of some runs of a model, as their results have it."""
+    found: Mapping[str, Any] = next(iter(runs.values()), {}).get("config", {})
+    return found
 
 
 def early(config: Mapping[str, Any]) -> dict[str, Any]:
