@@ -146,7 +146,7 @@ def test_a_trial_waits_for_two_seeds_and_then_decides(number):
     assert verdict == OPEN and all(place.lead.over_seeds is None for place in places)
     assert "one seed" in places[0].told() and not places[0].enough
     assert "Waits for the ladder's runs" in of_runs.part(number, "", told(number), one).found
-    two = pairs(number, [1.5, 1.5001], [1.6, 1.6])  # better, beyond doubt
+    two = pairs(number, [1.5, 1.5002], [1.6, 1.6])  # better, beyond doubt
     verdict, places = decided(number, two)
     assert verdict == (FALSE if number == "5b" else HOLDS) and all(place.lead.high < 0 for place in places)
     part = of_runs.part(number, "More.", told(number), two, "And so on.")
@@ -202,7 +202,7 @@ def test_a_place_that_says_otherwise_or_lacks_seeds_takes_the_verdict_back(numbe
     part = of_runs.part(number, "", told(number), differ)
     below, above = (trial.rule(between(*ends), 0.015) for ends in ((-0.1, -0.1), (0.1, 0.1)))
     assert decided(number, differ)[0] == part.verdict == (PARTLY if below == HOLDS else FALSE)
-    gain = " By more than chance it is for the better: the step up the ladder."
+    gain = " By more than chance the change is for the better: the step up the ladder."
     assert part.precisely == (
         f"The two places differ. The step up the ladder: It was −0.1000 bits per byte: {below}. "
         f"Left out at the top: It was +0.1000 bits per byte: {above}."

@@ -62,7 +62,7 @@ def test_conda_supplies_python_and_pip_and_pip_the_rest():
     constraint, package = pip["pip"]
     assert constraint == "-c constraints.txt" and (ROOT / "constraints.txt").exists()
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", package)[1].split(",")
-    assert extras == ["notebooks", "test"] and set(extras) <= set(EXTRAS)
+    assert extras == ["notebooks", "test", "train", "fast"] and set(extras) <= set(EXTRAS)
 
 
 def test_a_spec_that_conda_would_not_read_is_refused():

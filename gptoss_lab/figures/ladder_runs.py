@@ -184,10 +184,10 @@ def router(
             if which == 1:
                 alt.append(f"{name}: {values.mean():.2f} bits about the domain, mean over layers")
             ax.set_xticks(range(values.shape[1]))
-        if there:
-            ax.legend(fontsize=SMALL)
-        else:
+        if not there:
             missing(ax)
+        elif which == 0:  # for both: on the right bars may reach anywhere
+            ax.legend(fontsize=SMALL, loc="lower left")
         ax.set_xlabel("layer (bar: from the lowest to the highest seed)", fontsize=TEXT)
     even, about = panels
     even.set_ylim(0, 1.03)

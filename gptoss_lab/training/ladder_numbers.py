@@ -60,7 +60,7 @@ def pools(entries: list[Entry], found: Found) -> dict[tuple[bool, float], Pool]:
         runs = ended(runs_of(config, entries, found) if isinstance(entry.rate, str) else
                      {one.seed: found[one.id({})] for one in entries
                       if (one.config, one.rate) == (config, entry.rate) and one.id({}) in found})  # fmt: skip
-        if len(runs) < 2:
+        if len(runs) < 2 or not recorded(runs):
             continue
         key = config.n_experts is not None, next(iter(runs.values()))["rate"]
         pool, twins = kept.setdefault(key, {}), also.setdefault(key, set())
