@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -85,6 +86,15 @@ def save_tensors(
             if "I/O error" not in str(error):
                 raise
             raise OSError(f"{os.fspath(path)!r} could not be written: {error}") from error
+
+
+def without_nan(value: Any) -> Any:
+    """The same, with None for numbers that are none: JSON knows no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_object(path: Path, way_on: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import platform
 from collections.abc import Callable
@@ -44,15 +43,6 @@ class Findings:
     def passed(self) -> bool:
         """Whether nothing failed."""
         return all(check["result"] != "FAIL" for check in self.checks)
-
-
-def without_nan(value: Any) -> Any:
-    """The same, with None for numbers that are none: JSON knows no NaN and no infinity."""
-    if isinstance(value, dict):
-        return {key: without_nan(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256_of(path: Path) -> str:

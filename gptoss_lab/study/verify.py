@@ -23,7 +23,7 @@ import torch
 
 from ..config import NAMED, Config, differing
 from ..cost import SMALL, checkpoint_bytes, flop_per_token, human, parameters
-from ..files import writable
+from ..files import without_nan, writable
 from ..generation import generate
 from ..mistakes import in_a_line
 from ..model import Transformer
@@ -39,7 +39,7 @@ from ..weights.mxfp4 import LARGEST_SCALE
 from ..weights.places import ASSETS, SHIPPED, find
 from ..weights.plans import arithmetic
 from ..weights.reader import CheckpointError
-from .findings import Findings, machine, main_memory, now, sha256_of, versions, without_nan
+from .findings import Findings, machine, main_memory, now, sha256_of, versions
 
 Stated = tuple[int | None, str]  # bytes, where they are stated, and sha256
 REPORTS = ASSETS / "reports"

@@ -10,7 +10,6 @@ max(0, t - window + 1) to t, since a query sees no other. The batch's first row 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -22,6 +21,7 @@ from torch import Tensor
 from .. import points
 from ..config import Config
 from ..cost import human
+from ..files import without_nan
 from ..model import Transformer, concentration, frequencies
 from ..terminal import printable
 from ..trace import Trace, require_made_by
@@ -291,16 +291,8 @@ def described(config: Config) -> dict[str, Any]:
         "frequencies": turning,
         "concentration": concentration(config.yarn),
     }
-    return {name: sayable(value) for name, value in {**asdict(config), **derived}.items()}
-
-
-def sayable(value: Any) -> Any:
-    """A value in which every number that is not finite is None."""
-    if isinstance(value, dict):
-        return {key: sayable(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [sayable(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    found: dict[str, Any] = without_nan({**asdict(config), **derived})
+    return found
 
 
 def raw(label: str) -> str:
