@@ -117,7 +117,7 @@ def test_the_widget_runs_prompts_and_changes_in_a_notebook(browser, jupyter):
     page.locator(".gl-word", has_text="tokens in").wait_for(timeout=120_000)
     shown = page.locator(".gl-strip").first.inner_text().replace("\n", "").replace("·", " ")
     assert shown == "def king(crown): return crown + 1"
-    print(page.locator(".gl-word").inner_text())
+    print(page.locator(".gl-word[role=status]").inner_text())
     box.fill("")
     box.press("Enter")
     page.locator(".gl-word.gl-bad", has_text="the prompt is empty").wait_for(timeout=120_000)
