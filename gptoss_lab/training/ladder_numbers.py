@@ -19,6 +19,7 @@ from typing import Any
 
 from ..config import Config
 from ..cost import active_parameters, bytes_per_token, flop_per_token, parameters
+from . import shapes
 from .corpus import DOMAINS
 from .ladder import LAYERS, LONG, NUMBER, RUNGS, TOP, Entry, ladder, multiplied, rung, title_of, without
 from .outcome import EDGES
@@ -55,11 +56,10 @@ def pools(entries: list[Entry], found: Found) -> dict[tuple[bool, float], Pool]:
         config = entry.config
         if config.positions != "rope" or config.n_layers != LAYERS or entry.read is not None:
             continue
-        if entry.purpose == "learning rate":
+        if entry.purpose == "learning rate":  # its models are among the rungs, in their order
             continue
-        runs = ended(runs_of(config, entries, found) if isinstance(entry.rate, str) else
-                     {one.seed: found[one.id({})] for one in entries
-                      if (one.config, one.rate) == (config, entry.rate) and one.id({}) in found})  # fmt: skip
+        shaped = entry.purpose == "shape"
+        runs = ended(shapes.runs(config.name, found) if shaped else runs_of(config, entries, found))
         if len(runs) < 2 or not recorded(runs):
             continue
         key = config.n_experts is not None, next(iter(runs.values()))["rate"]
