@@ -177,6 +177,10 @@ def parser() -> argparse.ArgumentParser:
         "threads was not recorded yet are timed for a few steps)",
     )  # fmt: skip
     train.add_argument("--only", metavar="GLOB", help="ladder: only models with such names, as 'without-*'")
+    train.add_argument(
+        "--results", type=Path, metavar="FOLDER",
+        help="ladder: look for results there and put them there, so that runs are made again (the package's)",
+    )  # fmt: skip
     train.set_defaults(run=run_train)
     return top
 

@@ -284,17 +284,18 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    """Train, with progress; Ctrl-C saves. The ladder's status is 0 when every run is in, else 1."""
+    """Train, with progress; Ctrl-C saves. The ladder's status is 0 when every run asked for is in, else 1."""
     folder = args.out or Path("runs") / args.recipe
-    one, all_runs = ("minutes", "steps", "seed", "fresh"), ("plan", "only")
+    one, all_runs = ("minutes", "steps", "seed", "fresh"), ("plan", "only", "results")
     for option in one if args.recipe == "ladder" else all_runs:
         if getattr(args, option) not in (None, False):
             kind = "one model; every run of the ladder has its own" if option in one else "the ladder"
             raise ValueError(f"--{option} is for {kind}; leave it out for {args.recipe!r}")
     if args.recipe == "ladder":
-        from .training.queue import run_queue
+        from .training.queue import RESULTS, run_queue
 
-        left = run_queue(folder, args.only or "*", args.threads, plan_only=args.plan)
+        into = args.results or RESULTS
+        left = run_queue(folder, args.only or "*", args.threads, plan_only=args.plan, into=into)
         return int(left > 0 and not args.plan)
     from .training.train import train
 

@@ -17,12 +17,12 @@ from gptoss_lab.training.corpus import DOMAINS
 from gptoss_lab.training.ladder import LONG, NUMBER, RUNGS, SHORT, TOP, Entry, multiplied, plan
 from gptoss_lab.training.ladder_numbers import Found, Row
 from gptoss_lab.training.ladder_tables import spikes
-from gptoss_lab.training.lookback import bigrams
+from gptoss_lab.training.lookback import bigrams, bigrams_by_position
 from gptoss_lab.training.outcome import EDGES
 from gptoss_lab.training.queue import RESULTS, results
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
-SHOWN = ("gpt2", "rmsnorm", "rope", "yarn", "swiglu", "windows", "sinks", "mxfp4")  # of twelve
+SHOWN = ("gpt2", "rmsnorm", "rope", "yarn", "swiglu", "windows", "sinks", "mxfp4")  # eight of twelve
 
 
 def state(entries: list[Entry], found: Found) -> str:
@@ -66,7 +66,7 @@ def curves(entries: list[Entry], found: Found) -> Still:
         lines[row.title] = live.recorded(ended[min(ended)]) if ended else ([], [])
     level = sum(bigrams().values()) / len(DOMAINS) * math.log(2)
     return ladder_runs.curves(lines, levels={"bigrams (held-out text)": level}, source=state(entries, found),
-                              title="The training loss (one seed of each rung)")  # fmt: skip
+                              title="The training loss of eight of the rungs (one seed of each)")  # fmt: skip
 
 
 def positions(entries: list[Entry], found: Found) -> Still:
@@ -74,6 +74,7 @@ def positions(entries: list[Entry], found: Found) -> Still:
     rows = shown(entries, found)
     lines, longer = ({row.title: numbers.by_position(row, windows) for row in rows}
                      for windows in ("far", "beyond"))  # fmt: skip
+    lines["table of bigrams"] = bigrams_by_position()
     marks = {SHORT: "nine tenths of training", LONG: "the longest that was trained"}
     source = state(entries, found) + "; the short lines at the right: longer windows, of other text"
     return ladder_runs.positions(list(zip(EDGES, EDGES[1:])), lines, marks, longer=longer, source=source,

@@ -14,7 +14,8 @@ from gptoss_lab.config import NAMED, Config
 from gptoss_lab.cost import active_parameters, parameters
 from gptoss_lab.model import Transformer
 from gptoss_lab.model.experts import gelu
-from gptoss_lab.training.corpus import Batches, training_text, training_tokens
+from gptoss_lab.training import train as training
+from gptoss_lab.training.corpus import training_text, training_tokens
 from gptoss_lab.training.forms import attach
 from gptoss_lab.training.ladder import (
     ANCHORS,
@@ -157,14 +158,30 @@ def test_every_config_of_the_plan_can_be_trained(config):
     assert all(weight.grad is not None for weight in model.parameters())
 
 
-def test_all_runs_read_the_same_bytes_in_the_same_order():
+def test_all_runs_of_a_seed_read_the_same_bytes_in_the_same_order(tmp_path, monkeypatch):
     recipes = [recipe_for(entry.config, 1e-3) for entry in plan()]
     assert {recipe.tokens(STEPS) for recipe in recipes} == {3_072_000}
     assert {tuple((p.share, p.context, p.batch) for p in recipe.phases) for recipe in recipes} == {
         ((0.9, SHORT, BATCH), (0.1, LONG, BATCH * SHORT // LONG))
     }
-    texts = {"a": torch.arange(3000, dtype=torch.int32)}
-    assert torch.equal(Batches(texts, 8, 256, 1).batch(7)[0], Batches(texts, 8, 256, 1).batch(7)[0])
+    assert {entry.purpose for entry in plan() if entry.read is not None} == {"many epochs"}
+    texts = {name: torch.arange(3000, dtype=torch.int32) % 257 for name in "ab"}
+    monkeypatch.setattr(training, "seconds_a_step", lambda *given: [1.0, 1.0])
+
+    def read(config: Config, seed: int) -> list[list[list[int]]]:
+        def note(model, windows, *rest):
+            seen.append(windows.tolist())
+            return torch.ones(()), torch.ones(())
+
+        seen: list[list[list[int]]] = []
+        monkeypatch.setattr(training, "gradients", note)
+        folder = tmp_path / f"{config.name}-{seed}"
+        training.train(recipe_for(config, 1e-3), folder, steps=10, seed=seed, texts=texts, quiet=True)
+        return seen
+
+    first = read(rung("gpt2"), 1)
+    assert len(first) == 10 and len(first[0]) == BATCH and len(first[-1][0]) == LONG + 1
+    assert first == read(rung("mxfp4"), 1) == read(without("sinks"), 1) != read(rung("gpt2"), 2)
 
 
 def test_a_phase_has_yarn_and_rounding_where_the_rung_has_them():

@@ -119,15 +119,35 @@ def test_the_listing_tells_hours_and_what_is_in():
     assert "rate best of a" in text and "  30.0 min  learning rate" in text
 
 
-def test_the_queue_makes_every_run_once_and_then_nothing(tmp_path, quick, monkeypatch):
+def test_the_queue_makes_every_run_once_and_then_nothing(tmp_path, quick, monkeypatch, capsys):
     assert go(tmp_path) == 0
     found = results(tmp_path / "results")
     best = min((score(found[entry.id({})]), entry.rate) for entry in GRID)[1]
     assert sorted(found) == sorted([*(entry.id({}) for entry in GRID), f"b.seed0.lr{best:g}"])
     assert all(len(result["loss"]) == STEPS and result["untaught"] == {"at": 9} for result in found.values())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "results", "speeds.json"]
-    monkeypatch.setattr(queue, "train", lambda *given, **named: pytest.fail("trained again"))
-    assert go(tmp_path) == 0
+    for spent in ("train", "seconds", "tokens_by_domain"):
+        monkeypatch.setattr(queue, spent, lambda *given, **named: pytest.fail("trained or timed again"))
+    capsys.readouterr()
+    assert go(tmp_path, texts=None) == 0 and capsys.readouterr().out == "all 3 runs are in\n"
+
+
+def test_a_run_is_made_again_elsewhere_at_the_rate_that_the_package_has(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(queue, "RESULTS", tmp_path / "package")
+    assert run_queue(tmp_path, entries=ENTRIES, into=tmp_path / "package", texts=TEXTS, steps=STEPS,
+                     quiet=True) == 0  # fmt: skip
+    made = results(tmp_path / "package")
+    assert go(tmp_path, only="b") == 0
+    (again,) = results(tmp_path / "results").items()
+    assert again[0].startswith("b.seed0.lr") and again[1] == made[again[0]]
+
+
+def test_what_was_measured_of_a_run_whose_checkpoint_is_gone_is_not_taken_for_the_next_ones(tmp_path, quick):
+    place = tmp_path / GRID[0].id({})
+    place.mkdir()
+    (place / "untaught.json").write_text('{"at": 0}', encoding="utf-8")
+    go(tmp_path, GRID[:1])
+    assert results(tmp_path / "results")[GRID[0].id({})]["untaught"] == {"at": 9}
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path, quick, monkeypatch):
@@ -195,9 +215,9 @@ def test_two_queues_do_not_share_a_folder(tmp_path, quick):
 
 
 def test_only_some_models_are_trained_when_asked(tmp_path, quick):
-    assert go(tmp_path, only="b") == 3  # b waits for the grid of a
+    assert go(tmp_path, only="b") == 1  # b waits for the grid of a
     assert not (tmp_path / "results").exists()
-    assert go(tmp_path, only="a") == 1
+    assert go(tmp_path, only="a") == 0
     assert sorted(results(tmp_path / "results")) == sorted(entry.id({}) for entry in GRID)
     with pytest.raises(ValueError, match="--only 'c' picks no model of the plan; there are a, b"):
         go(tmp_path, only="c")
@@ -232,6 +252,7 @@ def test_the_plan_can_be_asked_for_while_a_queue_runs_and_times_nothing_twice(tm
     (["ladder", "--steps", "5"], "--steps is for one model"),
     (["ladder", "--fresh"], "--fresh is for one model"),
     (["mini-oss", "--plan"], "--plan is for the ladder; leave it out for 'mini-oss'"),
+    (["mini-oss", "--results", "x"], "--results is for the ladder; leave it out for 'mini-oss'"),
     (["ladder", "--only", "x*"], "--only 'x*' picks no model of the plan"),
 ])  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_line(capsys, tmp_path, monkeypatch, arguments, message):

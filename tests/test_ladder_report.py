@@ -72,7 +72,7 @@ def test_a_page_without_results_is_all_dashes_and_says_so():
     page = report({})
     assert "**0 of 118 runs are in.**" in page and "Nothing should be concluded" in page
     assert row(page, "The rungs", "RoPE") == ["RoPE", "–", "0"] + ["–"] * 4
-    assert row(page, "Learning rates", "GPT-2") == ["GPT-2"] + ["–"] * 7
+    assert row(page, "Learning rates", "GPT-2") == ["GPT-2"] + ["–"] * 5 + ["not asked", "–"]
 
 
 def test_a_page_with_every_result_has_no_dash_but_where_there_is_nothing_to_compare(monkeypatch):
@@ -178,7 +178,7 @@ def test_one_seed_has_no_interval_over_seeds_and_no_verdict():
     less = difference({0: result(2.0, 2.1)}, {0: result(2.1, 2.2)}, ())
     assert less is not None and less.significant is None
     assert compared(less).split(" | ")[:2] == ["−0.1000", "–"]
-    assert str(less).startswith("−0.100 with one seed") and str(less).endswith("no verdict yet")
+    assert str(less).startswith("−0.100 with one seed") and str(less).endswith("no verdict")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +275,8 @@ def test_models_outside_the_pool_and_twins_are_judged_by_themselves():
     assert not pool.tells({}, pool.runs["a"])
     slower = {seed: run | {"rate": 0.001} for seed, run in pool.runs["b"].items()}
     assert not pool.tells(pool.runs["a"], slower)  # another rate
+    slow = [{seed: run | {"rate": 0.001} for seed, run in pool.runs[name].items()} for name in "ab"]
+    assert not pool.tells(*slow)  # both at a rate that is not the pool's
     assert not pool.tells(pool.runs["a"], {0: {**pool.runs["a"][0], "config": {"name": "b", "d_ff": 0}}})
     found = all_in()
     pools = numbers.pools(plan(), found)
@@ -300,15 +302,21 @@ def test_how_far_seeds_lie_apart_is_told_beside_a_table():
     columns = {"x": lambda one: one.mean("balance"), "y": lambda one: 2.0}
     assert details_table([row], columns)[-1] == "| A | 1.250 | 2.000 |"
     both = "0.250 in the median, 0.500 at most (“A”, x)"
-    assert apart([row], columns) == f"Seeds of one number lie apart by: {both}." and apart([], columns) == ""
+    head = "Between the seeds of a model one and the same entry of the table differs by"
+    assert apart([row], columns) == f"{head}: {both}." and apart([], columns) == ""
     each = "x 0.50 in the median, 0.50 at most (“A”); y 0.00 in the median, 0.00 at most (“A”)"
-    assert apart([row], columns, 2, alike=False) == f"Seeds of one number lie apart by: {each}."
+    assert apart([row], columns, 2, alike=False) == f"{head}: {each}."
 
 
 def test_how_the_first_rungs_fall_along_a_window_is_told_in_numbers():
-    made = {0: {"nats_by_position": {"far": {"32-63": 2.0, "128-255": 1.75}}}}
+    made = {0: {"nats_by_position": {"far": {"8-31": 2.1, "32-63": 2.0, "128-255": 1.75}}}}
     rows = [Row("a", "A", rung("rope"), made), Row("b", "B", rung("rope"), {})]
-    assert falls(rows) == "“A” −0.250" and falls([]) == "–"
+    lines, said = falls(rows)
+    assert lines[-1] == "| rung “B” | – | – | – | – | – |" and said.endswith("falls: rung “A”.")
+    assert lines[-2] == "| rung “A” | 2.100 | 2.000 | 1.750 | −0.350 | −0.250 |"
+    table = [float(cell.replace("−", "-")) for cell in lines[2].split("|")[2:-1]]
+    assert table[3] == pytest.approx(table[2] - table[0], abs=2e-3) and -0.1 < table[4] < table[3] < 0
+    assert falls([])[1].endswith("falls: none.") and len(falls([])[0]) == 3
 
 
 def test_what_stands_out_is_told_in_short():
@@ -316,7 +324,7 @@ def test_what_stands_out_is_told_in_short():
     rows = [Row("a", "A", rung("rope"), {0: result(1.5, 1.7), 1: result(1.6, 1.8)}, apart),
             Row("b", "B", rung("rope"), {0: result(2.0, 2.2), 1: result(2.2, 2.4)}, apart),
             Row("c", "C", rung("rope"), {0: result(1.0, 1.2)}, apart)]  # fmt: skip
-    assert in_short(rows) == "beyond chance: A (−0.500); not told from nothing: B; no verdict yet: C."
+    assert in_short(rows) == "beyond chance: A (−0.500); not told from nothing: B; no verdict: C."
     assert in_short(rows[:1]) == "beyond chance: A (−0.500)."
 
 
@@ -324,14 +332,16 @@ def test_the_shapes_are_on_the_page_at_both_rates():
     page = report(all_in())
     for rate in ("0.016", "0.008"):
         assert f"| qwen3-shaped | {rate} | " in page and f"less “gpt-oss-shaped” at {rate}: " in page
+    assert "not enough runs yet" not in page and page.count("with one seed (±") == 1
+    assert "These are all of them." in page and " not asked | 0.0" in page
 
 
 def test_results_count_only_at_the_rate_that_was_taken():
     found = all_in()
     found["rope.seed0.lr0.001"] = result(9.0, 9.0)  # somebody's own run
-    assert sorted(runs_of(rung("rope"), plan(), found)) == [0, 1, 2]
     assert sorted(runs_of(without("rope"), plan(), found)) == [0, 1]
-    assert "9.0" not in report(found).split("## The rungs")[1].split("## How training went")[0]
+    assert runs_of(rung("rope"), plan(), found) == runs_of(rung("rope"), plan(), all_in())
+    assert report(found) == report(all_in())
 
 
 def test_the_command_writes_the_page(tmp_path, capsys):
@@ -342,6 +352,18 @@ def test_the_command_writes_the_page(tmp_path, capsys):
     ladder_report.main([str(page), "--results", str(tmp_path / "results")])
     assert page.read_text(encoding="utf-8") == report(all_in())
     assert capsys.readouterr().out == f"wrote {page}\n"
+
+
+@pytest.mark.parametrize(("where", "page", "said"), [
+    ("nowhere", "ladder.md", "no folder .*nowhere' with results"),
+    (".", "missing/ladder.md", "no folder .*missing' to write"),
+    (".", "ladder.md", "a.json is no JSON"),
+])  # fmt: skip
+def test_a_page_that_cannot_be_made_is_a_line_and_no_page(tmp_path, where, page, said):
+    (tmp_path / "a.json").write_text("{", encoding="utf-8")
+    with pytest.raises(SystemExit, match=said):
+        ladder_report.main([str(tmp_path / page), "--results", str(tmp_path / where)])
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_ratios_are_taken_round_by_round():

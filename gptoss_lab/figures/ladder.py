@@ -56,12 +56,13 @@ def _verdict(mean: float, seeds: float | None, windows: float, significant: bool
 def _symmetric(ax: Axes, most: float) -> None:
     """A scale that is straight around zero and logarithmic beyond a hundredth, with ticks on both sides."""
     ax.set_xscale("symlog", linthresh=0.01, linscale=0.7)
-    top = 10.0 ** math.ceil(math.log10(max(most, 0.02)))
-    ticks = [10.0**e for e in range(-2 if top < 10 else -1, round(math.log10(top)) + 1)]  # none touch
+    end = 1.3 * most
+    least = -2 if end < 1 else -1  # none touch
+    ticks = [10.0**e for e in range(least, math.floor(math.log10(end)) + 1)]
     ax.set_xticks([*(-t for t in reversed(ticks)), 0, *ticks],
                   [*(f"−{t:g}" for t in reversed(ticks)), "0", *(f"{t:g}" for t in ticks)])  # fmt: skip
     ax.set_xticks([], minor=True)
-    ax.set_xlim(-1.2 * top, 1.2 * top)
+    ax.set_xlim(-end, end)
 
 
 def _levels(ax: Axes, levels: Sequence[Sequence[float]], whole: float | None) -> None:
@@ -75,7 +76,7 @@ def _levels(ax: Axes, levels: Sequence[Sequence[float]], whole: float | None) ->
         ax.plot(means, range(len(means)), color=COLOUR["dense"], linewidth=1.5)
     if whole is not None:
         ax.axvline(whole, color=COLOUR["ink"], linestyle="--", linewidth=1.2)
-    said = f"{BITS}, a ring a seed" if whole is None else f"{BITS} (dashed: the whole)"
+    said = f"{BITS}, a ring a seed" if whole is None else f"{BITS}, a ring a seed (dashed: the whole)"
     ax.set_xlabel(said, fontsize=TEXT)
     ax.grid(axis="x", color=COLOUR["masked"])
 
@@ -135,7 +136,7 @@ def differences(
         right.text(1.02, row, _verdict(mean, half, windows, sure), transform=beside, va="center",
                    color=COLOUR["ink"] if sure else COLOUR["muted"])  # fmt: skip
     _symmetric(right, max(reach))
-    right.set_xlabel(f"{BITS}, {less} (left is better)", fontsize=TEXT)
+    right.set_xlabel(f"{BITS}, {less} (left is better;\nlogarithmic beyond ±0.01)", fontsize=TEXT)
     left.set_yticks(range(len(names)), [printable(name, 40) for name in names], fontsize=SMALL)
     left.set_ylim(len(names) - 0.4, -0.6)
     for ax in (left, right):
@@ -147,18 +148,22 @@ def differences(
            Line2D([], [], color=COLOUR["muted"], marker="o", linestyle="", fillstyle="none",
                   label="mean, not significant or one seed alone")]  # fmt: skip
     made.legend(handles=key, loc="upper left", ncols=5, fontsize=SMALL, handlelength=1.4, columnspacing=1.2)
-    alt = describe(names, each, over_seeds, over_windows, significant, less)
+    alt = describe(names, levels, each, over_seeds, over_windows, significant, less)
     return headline(made, np.array([[left, right]]), title, source, alt)
 
 
 def describe(
-    names: Sequence[str], each: Sequence[Sequence[float]], over_seeds: Maybe, over_windows: Maybe,
-    significant: Sequence[bool | None], less: str = "less the row before",
+    names: Sequence[str], levels: Sequence[Sequence[float]], each: Sequence[Sequence[float]],
+    over_seeds: Maybe, over_windows: Maybe, significant: Sequence[bool | None],
+    less: str = "less the row before",
 ) -> str:  # fmt: skip
-    """The differences in words, a line each."""
+    """The differences in words, a line each; the level of what nothing is compared with."""
     lines = [f"Bits per byte, {less}; ± is 95 %."]
-    for name, seeds, half, windows, sure in zip(names, each, over_seeds, over_windows, significant):
-        words = _verdict(float(np.mean(seeds)), half, windows or 0.0, sure) if len(seeds) else MISSING
+    for name, own, seeds, half, windows, sure in zip(names, levels, each, over_seeds, over_windows,
+                                                     significant):  # fmt: skip
+        words = f"{float(np.mean(own)):.3f}, not compared" if len(own) else MISSING
+        if len(seeds):
+            words = _verdict(float(np.mean(seeds)), half, windows or 0.0, sure)
         lines.append(f"{name}: {words}.")
     return "\n".join(lines)
 

@@ -28,6 +28,7 @@ from .scatter import Pool, Runs, early, interval, recorded, student
 
 OVERLAP = max(edge for edge in EDGES if edge < LONG)    # where the longest windows are told from
 Found = Mapping[str, Mapping[str, Any]]
+VERDICTS = "differs by", "not significant"  # how a difference that is judged is told; see `Difference`
 
 
 def runs_of(config: Config, entries: list[Entry], found: Found) -> dict[int, Mapping[str, Any]]:
@@ -142,11 +143,11 @@ class Difference:
     def __str__(self) -> str:
         """A sentence without its subject."""
         if self.over_seeds is None:
-            return f"{signed(self.mean)} with one seed (±{self.windows:.3f} over windows): no verdict yet"
+            return f"{signed(self.mean)} with one seed (±{self.windows:.3f} over windows): no verdict"
         told = f"{signed(self.mean)} ± {self.within:.3f} with {len(self.each)} seeds"
         if self.significant:
-            return f"differs by {told}" + ("; all seeds agree" if self.agree else "")
-        return f"not significant: {told}" + (", though all have one sign" if self.agree else "")
+            return f"{VERDICTS[0]} {told}" + ("; all seeds agree" if self.agree else "")
+        return f"{VERDICTS[1]}: {told}" + (", though all have one sign" if self.agree else "")
 
 
 def signed(x: float, digits: int = 3) -> str:
@@ -161,7 +162,8 @@ def difference(
 ) -> Difference | None:
     """Ours less theirs, over the seeds that both have and that did not diverge; None where there is none.
     alike: pools; windows: `near` or `far`; domains: the mean of these alone."""
-    seeds = sorted(ended(ours).keys() & ended(theirs).keys())
+    ours, theirs = ended(ours), ended(theirs)
+    seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
     scores = [[score(runs[seed], windows, domains) for seed in seeds] for runs in (ours, theirs)]

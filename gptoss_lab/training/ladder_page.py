@@ -7,14 +7,18 @@ PAGE = """# The ladder: from GPT-2 to gpt-oss, one change at a time
     gptoss-lab train ladder --threads 1    # every run, resumable; --plan tells which wait, and their hours
     make ladder                            # this page, claims.md and notebooks 07 to 09, from the results
 
-Ctrl-C saves, and the same command goes on. While there is a file `pause` in the queue's folder
-(`runs/ladder`) no step begins. The page alone: `python -m gptoss_lab.training.ladder_report docs/ladder.md`.
+A run whose result the package has is not made again, unless results are looked for elsewhere:
+`--results FOLDER`, and `--only 'yarn*'` for some models alone. Ctrl-C saves, and the same command goes on.
+While there is a file `pause` in the queue's folder (`runs/ladder`) no step begins. The page alone:
+`python -m gptoss_lab.training.ladder_report docs/ladder.md`.
 
 {state}
 
 In short, in bits per byte, negative where the loss falls. The steps up the ladder, {steps_short}
 
 Undone at the ladder's top, positive where the change is missed, {undone_short}
+
+“Beyond chance” is outside its own 95 % interval; of twenty changes that do nothing one would be called so.
 
 ## What is compared
 
@@ -44,7 +48,7 @@ Bits per byte are means over six kinds of held-out text, in windows of 256 bytes
 in windows of 1,024, 16 of each kind. (Such a window is a piece of text; a layer's window is how far back it
 sees.) A level is the mean of all seeds that are in, a difference of those that both rows have, so that with
 different numbers of seeds it is not the difference of the two levels. Differences are taken seed by seed on
-the same windows; negative is better. “95 % over seeds” is the interval that other seeds leave to their mean;
+the same windows; negative is better. “95 % over seeds” says where the mean over many seeds would lie;
 with one seed there is none. “Over windows” is what the choice of windows alone leaves open for these very
 models: it says nothing of another seed. Both together, √(seeds² + windows²), is what one ± alone means.
 
@@ -61,9 +65,10 @@ two models that are one and the same run until the long phase, with YaRN or MXFP
 most of their chance.
 
 The last rung with seed 0 was made twice, and the program's training step had been rewritten in between, to
-the same sums in another order. The two part in the fifth digit within 45 steps, and came to 2.2578 and 2.2329
-(the one that is kept): so much is chance. The grids of learning rates, and the first rungs with seed 0, are
-from before.
+the same sums in another order. The two part in the fifth digit within 45 steps, and came to 2.2578 and
+2.2329: so much is chance. The second is kept, because the same program made “untied embeddings” with that
+seed, of which it must not differ in more than the rung; the rate that is taken would be the same with either.
+The other runs of the grids, and the first rungs with seed 0, are from before.
 
 A difference is called significant if it is larger than both together. Each comparison is judged by itself:
 of twenty changes that do nothing, about one would be called significant, and this page judges {judged}. And
@@ -85,6 +90,10 @@ a change is judged at this size and after these {millions:.0f} million bytes, no
 
 ![Every rung's level, and its difference to the row before](pictures/ladder_differences.png)
 
+(In windows of 256 YaRN extends nothing. What it buys there is most likely what the rung “RoPE” loses in the
+long phase: of all rungs only that one has spikes when windows become longer, below. If so, a part of the step
+at RoPE is lost again, and told as YaRN's.)
+
 By domain, bits per byte, and what each row has less than the one before (± both intervals together; over
 windows alone where there is one seed):
 
@@ -102,7 +111,7 @@ their first column, and not the table above, is what the others must be compared
 
 {beyond}
 
-![Loss by position, a line a rung](pictures/ladder_positions.png)
+![Loss by position, for eight of the rungs and the table of bigrams](pictures/ladder_positions.png)
 
 Before the long phase, when no window had been longer than 256: the same weights with plain RoPE and with
 YaRN, neither of which they had met beyond 256 (a table of positions has no rows there that were trained). Up
@@ -127,8 +136,14 @@ know):
 
 {bigrams_said}
 
-**Does their loss fall along the window?** Nats a byte in windows of 1,024, from the places 32 to 63 to the
-places 128 to 255: {falls}. (The first bytes tell the kind of text.)
+**Does their loss fall along the window?** The text at one place is easier than that at another, and the
+table of bigrams, which sees one byte wherever it stands, tells by how much. Whoever makes use of what stands
+further back falls further. Nats a byte in windows of 1,024, from the ninth byte on (the first ones tell the
+kind of text):
+
+{falls}
+
+{falls_said}
 
 **Do they mind when earlier bytes are shuffled?** {lookback}
 
@@ -140,7 +155,7 @@ reason, the step at RoPE says how fast a position is learned, and not what RoPE 
 long training; and changes below it are judged on models that make little use of their attention: dropout and
 the norm may matter differently above. (Hence “one left out”.)
 
-![Training loss of the rungs, and the level of the table of bigrams](pictures/ladder_curves.png)
+![Training loss of eight of the rungs, and the level of the table of bigrams](pictures/ladder_curves.png)
 
 ## How training went
 
@@ -169,8 +184,10 @@ window are alike; no shuffled labels were measured here (the model card has them
 ## One left out
 
 The order of the rungs matters, so each change is also undone at the top. (The top is here the rung
-before MXFP4, whose steps of 32 are too coarse to match. Without RoPE there is no YaRN to keep.) A positive
-difference says that the change is missed; “the whole” is the top. Two seeds, and three where a claim of
+before MXFP4, whose steps of 32 are too coarse to match. Without RoPE there is no YaRN to keep: two changes
+are undone at once.) A positive difference says that the change is missed; “the whole” is the top. “Tied
+again” is the rung “experts” itself, so that its row is the step at “untied embeddings” turned round, with two
+of its seeds, and no second piece of evidence. Two seeds, and three where a claim of
 claims.md asks. All are trained at the top's rate, but for the model without experts, which takes the dense
 anchor's. What learned positions would do at another rate was not asked.
 

@@ -7,8 +7,10 @@ notebooks 07 to 09.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from ..config import require
 from ..files import whole
 from .corpus import DOMAINS
 from .ladder import NUMBER, READ, REPEATED, RUNGS, STEPS, TOP, Entry, plan
@@ -21,7 +23,7 @@ from .ladder_beside import (
     shapes_table,
 )  # fmt: skip
 from .ladder_costs import costs_table, noise, speed, speed_table
-from .ladder_numbers import Found, left_out, progress, rungs
+from .ladder_numbers import VERDICTS, Found, left_out, progress, rungs
 from .ladder_page import MEASURE, PAGE, SHUFFLED
 from .ladder_tables import (
     BEYOND_COLUMNS,
@@ -61,10 +63,10 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
     rows, timed = rungs(entries, found), speed()
     out, untaught = left_out(entries, found), untaught_columns()
     bigrams, lookback = lookback_tables(rows)
-    rated = by_rate(entries, found)
+    rated, (fallen, falling) = by_rate(entries, found), falls(rows)
     state = (f"**{done} of {all_of} runs are in.** "
-             + ("A dash is a run that is not. Nothing should be concluded from a row with one seed."
-                if done < all_of else "These are all of them."))  # fmt: skip
+             + ("A dash is a run that is not." if done < all_of else "These are all of them.")
+             + " Nothing should be concluded from a row with one seed.")  # fmt: skip
     parts = {
         "rates": rates_table(entries, found), "rungs": rungs_table(entries, found),
         "same_rate": [rated["step"]], "values_by_rate": [rated["values"]],
@@ -84,18 +86,19 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
         "costs": costs_table(), "speed": speed_table(timed),
         "steps_short": [in_short(rows[1:])], "undone_short": [in_short(out)],
         "scatter": scatter_in_words(entries, found), "noise": [noise(timed)],
-        "bigrams_said": [beside_bigrams(rows)], "falls": [falls(rows)],
+        "bigrams_said": [beside_bigrams(rows)], "falls": fallen, "falls_said": [falling],
         "positions_range": [apart(rows, POSITION_COLUMNS)],
         "beyond_range": [apart(rows[NUMBER["rope"] :], BEYOND_COLUMNS)],
         "untaught_range": [apart(rows[NUMBER["rope"] :], untaught)],
         "training_range": [apart(rows, TRAINING_COLUMNS, 2, alike=False)],
         "router_range": [apart(rows[ROUTED:], ROUTER_COLUMNS, alike=False)],
     }  # fmt: skip
-    lists = ("rungs_said", "left_out_said", "others_said", "asides_said", "shapes_said")
+    lists = [parts[name] for name in ("rungs_said", "others_said", "asides_said", "shapes_said")]
+    lists.append(in_words([row for row in out if row.name != TOP]))  # TOP without its own change: no new pair
     return PAGE.format(
         state=state, steps=STEPS, tokens=READ, millions=READ / 1e6,
         repeated=REPEATED, times=READ // (REPEATED * len(DOMAINS)), top=RUNGS[NUMBER[TOP]].title,
-        judged=sum(len(parts[name]) for name in lists),
+        judged=sum(any(said in line for said in VERDICTS) for lines in lists for line in lines),
         rounds=timed["rounds"] if timed else "–", threads=timed["made_with"]["threads"] if timed else "–",
         **{name: "\n".join(lines) for name, lines in parts.items()},
     )  # fmt: skip
@@ -103,12 +106,16 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m gptoss_lab.training.ladder_report PAGE`: write the page from the results that are in."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="ladder_report", description=main.__doc__)
     parser.add_argument("page", type=Path, help="the Markdown file to write")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="the package's own")
     options = parser.parse_args(arguments)
-    with whole(options.page) as beside:
-        beside.write_text(report(results(options.results)), encoding="utf-8")
+    try:
+        require(options.results.is_dir(), f"no folder {str(options.results)!r} with results")
+        with whole(options.page) as beside:
+            beside.write_text(report(results(options.results)), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
     print(f"wrote {options.page}")
 
 

@@ -28,6 +28,7 @@ from .ladder_numbers import (
     Difference,
     Found,
     Row,
+    by_position,
     ended,
     grid,
     left_out,
@@ -35,7 +36,7 @@ from .ladder_numbers import (
     rungs,
     signed,
 )  # fmt: skip
-from .lookback import bigrams, lookback
+from .lookback import bigrams, bigrams_by_position, lookback
 from .outcome import EDGES
 from .queue import best_rates
 from .scatter import Runs, student
@@ -66,8 +67,8 @@ def rates_table(entries: list[Entry], found: Found) -> list[str]:
     lines = [f"| | {' | '.join(f'{rate:g}' for rate in RATES)} | taken |", "|---" * (len(RATES) + 2) + "|"]
     for anchor in ANCHORS:
         row = told.get(anchor, {})
-        cells = ["–" if bits is None else f"{bits:.4f}" if math.isfinite(bits) else "diverged"
-                 for bits in map(row.get, RATES)]  # fmt: skip
+        cells = ["not asked" if rate not in GRIDS[anchor] else "–" if (bits := row.get(rate)) is None
+                 else f"{bits:.4f}" if math.isfinite(bits) else "diverged" for rate in RATES]  # fmt: skip
         taken = f"{best[anchor]:g}" if anchor in best else "–"
         ends = (GRIDS[anchor][0], GRIDS[anchor][-1])
         edge = " (an end of the grid)" if best.get(anchor) in ends else ""
@@ -170,7 +171,7 @@ def in_short(rows: list[Row]) -> str:
     sure = [f"{title} ({signed(less.mean)})" for title, less in each if less and less.significant]
     unsure = [title for title, less in each if less and less.significant is False]
     waiting = [title for title, less in each if less is None or less.significant is None]
-    groups = {"beyond chance": sure, "not told from nothing": unsure, "no verdict yet": waiting}
+    groups = {"beyond chance": sure, "not told from nothing": unsure, "no verdict": waiting}
     return "; ".join(f"{head}: {', '.join(names)}" for head, names in groups.items() if names) + "."
 
 
@@ -207,7 +208,8 @@ def apart(rows: list[Row], columns: Mapping[str, Callable[[Row], float | None]],
     else:
         each = {name: ranges(rows, {name: number}, digits) for name, number in columns.items()}
         told = [f"{name} {said}" for name, said in each.items() if said]
-    return f"Seeds of one number lie apart by: {'; '.join(told)}." if any(told) else ""
+    head = "Between the seeds of a model one and the same entry of the table differs by"
+    return f"{head}: {'; '.join(told)}." if any(told) else ""
 
 
 def details_table(rows: list[Row], columns: Mapping[str, Callable[[Row], float | None]],
@@ -304,14 +306,31 @@ def beside_bigrams(rows: list[Row]) -> str:
     return f"{head}: {', '.join(told)}." if told else ""
 
 
-def falls(rows: list[Row]) -> str:
-    """How much the loss of the first rungs falls along windows of 1,024."""
-    told = []
-    for row in rows[: NUMBER["rope"] + 1]:
-        ends = [row.mean("nats_by_position", "far", places) for places in ("32-63", "128-255")]
-        if ends[0] is not None and ends[1] is not None:
-            told.append(f"“{row.title}” {signed(ends[1] - ends[0])}")
-    return ", ".join(told) or "–"
+STARTS, END_AT = ((8, 32), (32, 64)), (128, 256)  # places between which the loss of the first rungs falls
+
+
+def falls(rows: list[Row]) -> tuple[list[str], str]:
+    """How much the loss of the first rungs falls along windows of 1,024, beside the table of bigrams; and in
+    words, which of them fall further than the table from wherever one starts."""
+    places = [n for n, edges in enumerate(zip(EDGES, EDGES[1:])) if edges in (*STARTS, END_AT)]
+    spans = [f"{EDGES[n]}–{EDGES[n + 1] - 1}" for n in places]
+    heads = [*spans, *(f"{span} to {spans[-1]}" for span in spans[:-1])]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    steeper: list[str] = []
+    table: list[float] = []
+    rungs = [(f"rung “{row.title}”", by_position(row)) for row in rows[: NUMBER["rope"] + 1]]
+    for title, curve in [("table of bigrams", bigrams_by_position()), *rungs]:
+        values = [value for n in places if (value := curve[n]) is not None]
+        if len(values) < len(places):
+            lines.append(f"| {title} |{' – |' * len(heads)}")
+            continue
+        fallen = [values[-1] - value for value in values[:-1]]
+        table = table or fallen
+        cells = [f"{value:.3f}" for value in values] + [signed(x) for x in fallen]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+        if all(x < y for x, y in zip(fallen, table)):
+            steeper.append(title)
+    return lines, f"Further than the table, from both places, falls: {', '.join(steeper) or 'none'}."
 
 
 def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:

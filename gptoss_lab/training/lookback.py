@@ -11,7 +11,7 @@ text from three contexts:
 
 A model that has learned to look back to a certain place is lost when the bytes are shuffled. One that only
 knows which kind of text it is in is not. Beside it stands how much of its attention goes to the byte just
-before the query's own, head by head, and `bigrams`: a table of which byte follows which.
+before the query's own, head by head, and `bigram_table`: which byte follows which.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from torch import Tensor
 from ..files import whole
 from ..model.transformer import Transformer
 from ..tap import Recorder
-from .corpus import DOMAINS, heldout_windows
+from .corpus import DOMAINS, Windows, heldout_windows
 from .ladder import NUMBER, SHORT, STEPS, anchor_of, byte_encoding, plan, recipe_for, rung
 from .live import byte_texts
 from .objective import in_phase
-from .outcome import NEAR, on_heldout
+from .outcome import EDGES, FAR, NEAR, by_edges, on_heldout
 from .queue import RESULTS, best_rates, results
 from .runs import machine, read_checkpoint
 from .train import train
@@ -46,19 +46,40 @@ LINGER = 2.0                # counts that a byte's own frequency weighs beside w
 
 
 @cache
+def bigram_table(domain: str) -> Tensor:
+    """Log probabilities (nats) of each byte after each other, V V, from all the domain's training text: what
+    is to be had from the last byte by whoever knows the kind of text."""
+    ids, size = byte_texts()[domain].long(), byte_encoding().n_vocab
+    pairs = torch.bincount(ids[:-1] * size + ids[1:], minlength=size * size).double().view(size, size)
+    single = (pairs.sum(0) + 1) / (pairs.sum() + size)
+    follows: Tensor = (pairs + LINGER * single) / (pairs.sum(1, keepdim=True) + LINGER)
+    return follows.log()
+
+
+def bigram_nats(domain: str, windows: Windows) -> Tensor:
+    """What that table loses on each byte of some windows, from the second on: N T, nats."""
+    return -bigram_table(domain)[windows.tokens[:, :-1], windows.tokens[:, 1:]]
+
+
+@cache
 def bigrams() -> dict[str, float]:
-    """Bits per byte, by domain, of a table of which byte follows which, made from all the domain's training
-    text: what is to be had from the last byte by whoever knows the kind of text. On the ladder's windows."""
-    found, size = {}, byte_encoding().n_vocab
-    for domain, text in byte_texts().items():
-        ids = text.long()
-        pairs = torch.bincount(ids[:-1] * size + ids[1:], minlength=size * size).double().view(size, size)
-        single = (pairs.sum(0) + 1) / (pairs.sum() + size)
-        follows = (pairs + LINGER * single) / (pairs.sum(1, keepdim=True) + LINGER)
+    """The table's bits per byte, by domain, in the windows that rungs are judged on."""
+    found = {}
+    for domain in DOMAINS:
         windows = heldout_windows(byte_encoding(), domain, *NEAR)
-        bits = -follows[windows.tokens[:, :-1], windows.tokens[:, 1:]].log2().sum(1)
-        found[domain] = float((bits / windows.bytes).mean())
+        found[domain] = float((bigram_nats(domain, windows).sum(1) / windows.bytes).mean()) / math.log(2)
     return found
+
+
+@cache
+def bigrams_by_position() -> list[float | None]:
+    """The table's nats a byte between the `EDGES` in windows of 1,024, None beyond them; means over domains.
+
+    It sees one byte wherever it stands: what it loses more or less of at one place than at another is the
+    text."""
+    each = [bigram_nats(domain, heldout_windows(byte_encoding(), domain, *FAR)).mean(0) for domain in DOMAINS]
+    told = by_edges(torch.stack(each).mean(0))
+    return [told.get(f"{a}-{b - 1}") for a, b in zip(EDGES, EDGES[1:])]
 
 
 def contexts(given: Tensor, seed: int) -> dict[str, Tensor]:
@@ -132,11 +153,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     for name in options.rungs:
-        found = lookback() | {name: looked(name, options.work, byte_texts(), options.until)}
-        with whole(LOOKBACK) as beside:
-            beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        told = {key: found[name][key] for key in ("bits_per_byte", "whole", "shuffled", "alone")}
-        print(name, told, f"most to the byte before: {max(map(max, found[name]['before'])):.0%}")
+        found = looked(name, options.work, byte_texts(), options.until)
+        with whole(LOOKBACK) as beside:  # another process may have measured another rung meanwhile
+            beside.write_text(json.dumps(lookback() | {name: found}, indent=1) + "\n", encoding="utf-8")
+        told = {key: found[key] for key in ("bits_per_byte", "whole", "shuffled", "alone")}
+        print(name, told, f"most to the byte before: {max(map(max, found['before'])):.0%}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
     gptoss-lab train ladder --plan                what there is to do, and how long it takes here
     gptoss-lab train ladder --threads 1           do it, in runs/ladder
 
-A run that has a result is skipped. A result is one small JSON file, written whole when its run has ended; so
-a queue that is stopped (Ctrl-C, or a machine that goes down) loses at most the minutes since a checkpoint.
+A run that has a result is skipped, and the package has those of the ladder: `--results FOLDER` looks for
+them, and puts them, elsewhere, so that runs are made again. A result is one small JSON file, written whole
+when its run has ended; so a queue that is stopped (Ctrl-C, or a machine that goes down) loses at most the
+minutes since a checkpoint.
 While there is a file `pause` in the queue's folder no step begins: make it before a benchmark, delete it
 afterwards. (Stopping the process with SIGSTOP works too, but that time then counts as training.)
 """
@@ -25,12 +27,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import require
-from ..files import make_folder, read_object, whole
+from ..files import make_folder, read_object, require_folder, whole
 from ..machine import require_threads
 from ..model.transformer import Transformer
 from .corpus import tokens_by_domain
 from .ladder import RATES, STEPS, Entry, byte_encoding, plan, recipe_for
 from .outcome import measured, untaught
+from .runs import read_run
 from .train import Diverged, seconds_a_step, train
 
 RESULTS = Path(__file__).resolve().parents[1] / "assets" / "results" / "ladder"
@@ -69,10 +72,13 @@ def best_rates(entries: Iterable[Entry], found: Mapping[str, Mapping[str, Any]])
     return best
 
 
-def waiting(entries: list[Entry], found: Mapping[str, Mapping[str, Any]]) -> list[Entry]:
+def waiting(
+    entries: list[Entry], found: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float] | None = None
+) -> list[Entry]:  # fmt: skip
     """The entries without a result, in order, the same run once. One whose rate is not known yet waits too,
-    unless it cannot but be one of the grid's."""
-    rates, left, seen = best_rates(entries, found), [], set()
+    unless it cannot but be one of the grid's. rates: the best ones, where they are not from these results."""
+    rates = best_rates(entries, found) if rates is None else rates
+    left, seen = [], set()
     gridded = {(entry.config, entry.seed) for entry in entries if not isinstance(entry.rate, str)}
     for entry in entries:
         known = not isinstance(entry.rate, str) or entry.rate in rates
@@ -104,9 +110,13 @@ def seconds(entries: list[Entry], folder: Path, texts: Mapping[str, Tensor], ste
             for name in configs}  # fmt: skip
 
 
-def listing(entries: list[Entry], found: Mapping[str, Any], each: Mapping[str, float]) -> str:
+def listing(
+    entries: list[Entry], found: Mapping[str, Any], each: Mapping[str, float],
+    rates: Mapping[str, float] | None = None,
+) -> str:  # fmt: skip
     """The plan in words: a line for each purpose and model in turn, what is in, and the hours of the rest."""
-    left, rates = waiting(entries, found), best_rates(entries, found)
+    rates = best_rates(entries, found) if rates is None else rates
+    left = waiting(entries, found, rates)
     runs = {entry.id(rates) for entry in entries if not isinstance(entry.rate, str) or entry.rate in rates}
     lines = []
     for number, entry in enumerate(left, start=1):
@@ -116,6 +126,8 @@ def listing(entries: list[Entry], found: Mapping[str, Any], each: Mapping[str, f
                      f"{minutes:5.1f} min  {entry.purpose}")  # fmt: skip
     hours = sum(each[entry.config.name] for entry in left) / 3600
     done = len(runs & found.keys())
+    if not left:
+        return f"all {done} runs are in"
     lines.append(f"{done} of {done + len(left)} runs are in; the other {len(left)} take about {hours:.1f} "
                  f"hours at this speed (threads: {torch.get_num_threads()})")  # fmt: skip
     return "\n".join(lines)
@@ -132,7 +144,7 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:
             pass
-        except OSError as error:
+        except BlockingIOError as error:
             message = f"a queue works in {folder} already; wait for it, or take another folder (--out)"
             raise ValueError(message) from error
         yield
@@ -143,42 +155,54 @@ def run_queue(
     only: str = "*",
     threads: int | None = None,
     plan_only: bool = False,
-    into: Path = RESULTS,
+    into: str | Path = RESULTS,
     entries: list[Entry] | None = None,
     texts: Mapping[str, Tensor] | None = None,
     steps: int = STEPS,
     quiet: bool = False,
 ) -> int:
-    """Train what has no result yet, in the order of the plan; how many runs are still to do at the end.
+    """Train what has no result yet, in the order of the plan; how many of these are still to do at the end.
 
     plan_only: print the plan and its hours, and train nothing; another queue may work in the folder then.
-    folder: where checkpoints, the measured speeds and the file `pause` lie. only: a glob of model names.
-    into: where results go. entries, texts, steps: another plan (the ladder's), other training ids than the
-    corpora's bytes, another length. Ctrl-C saves and raises KeyboardInterrupt. ValueError where `only` picks
-    nothing, or `folder` cannot be one because a file is in the way.
+    folder: where checkpoints, the measured speeds and the file `pause` lie; two queues that work side by side
+    take two folders, and models that do not overlap. only: a glob of model names. into: where results are
+    looked for and go; rates whose grid is not in there are the package's. entries, texts, steps: another plan
+    (the ladder's), other training ids than the corpora's bytes, another length. Ctrl-C saves and raises
+    KeyboardInterrupt. ValueError where `only` picks nothing, or `folder` or `into` cannot be a folder.
     """
     entries = plan() if entries is None else entries
     names = sorted({entry.config.name for entry in entries})
     require(any(fnmatchcase(name, only) for name in names),
             f"--only {only!r} picks no model of the plan; there are {', '.join(names)}")  # fmt: skip
     require_threads(threads)
-    folder = Path(folder)
+    folder, into = Path(folder), Path(into)
+    require_folder(into)
     make_folder(folder)
     if threads is not None:
         torch.set_num_threads(threads)
+    asked = [entry for entry in entries if fnmatchcase(entry.config.name, only)]
+    known = best_rates(entries, results(RESULTS))
+
+    def standing() -> tuple[dict[str, dict[str, Any]], dict[str, float], list[Entry]]:
+        found = results(into)
+        rates = known | best_rates(entries, found)
+        return found, rates, waiting(asked, found, rates)
+
     with nullcontext() if plan_only else alone(folder):
+        found, rates, left = standing()
+        if not left:
+            print(listing(asked, found, {}, rates), flush=True)
+            return 0
         texts = tokens_by_domain(byte_encoding()) if texts is None else texts
-        print(listing(entries, results(into), seconds(entries, folder, texts, steps)), flush=True)
+        print(listing(asked, found, seconds(left, folder, texts, steps), rates), flush=True)
         while not plan_only:
-            found = results(into)
-            rates = best_rates(entries, found)
-            left = [entry for entry in waiting(entries, found) if fnmatchcase(entry.config.name, only)]
+            found, rates, left = standing()
             ready = [entry for entry in left if not isinstance(entry.rate, str) or entry.rate in rates]
             if not ready:
                 break
             rate = rates[ready[0].rate] if isinstance(ready[0].rate, str) else ready[0].rate
             run_one(ready[0], rate, folder, into, texts, steps, quiet)
-    return len(waiting(entries, results(into)))
+    return len(standing()[2])
 
 
 def run_one(
@@ -194,6 +218,8 @@ def run_one(
     more: dict[str, Any] = {"steps": steps, "seed": entry.seed, "texts": texts, "quiet": quiet,
                             "pause": folder / PAUSE}  # fmt: skip
     result: dict[str, Any]
+    if read_run(place) is None:
+        early.unlink(missing_ok=True)  # it would be another run's
     try:
         run = train(recipe, place, until=recipe.starts(steps)[1], **more)
         if run.done == recipe.starts(steps)[1] and not early.exists():

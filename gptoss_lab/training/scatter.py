@@ -58,7 +58,8 @@ class Pool:
         one and the same run until the long phase, who share most of their chance."""
         configs = [recorded(each) for each in (ours, theirs)]
         inside = all(config.get("name") in self.runs.keys() | self.also for config in configs)
-        rates = {run["rate"] for each in (ours, theirs) for run in each.values()} if inside else set()
+        told = (ours, theirs, *self.runs.values())
+        rates = {run["rate"] for each in told for run in each.values()} if inside else set()
         return len(rates) == 1 and early(configs[0]) != early(configs[1])
 
     def chance(self, windows: str = "near", domains: Sequence[str] | None = None) -> dict[str, list[float]]:

@@ -137,6 +137,7 @@ def train(
     require(steps is None or 0 < steps <= MOST_STEPS, f"steps={steps}; expected 1 to {MOST_STEPS:,}")
     require(minutes is None or 0 < minutes <= MOST_MINUTES,
             f"minutes={minutes}; expected more than 0, and at most {MOST_MINUTES:,}, a year")  # fmt: skip
+    require(until is None or until > 0, f"until={until}; expected 1 or more, the step to stop after")
     require(0 <= seed < 2**63, f"seed={seed}; expected a whole number from 0 to 2^63 - 1")
     require_threads(threads)
     require(steps is None or minutes is None, "give minutes or steps, not both")
@@ -170,7 +171,7 @@ def train(
 
 def check_resumed(run: Run, recipe: Recipe, seed: int, steps: int | None, folder: Path) -> None:
     """ValueError unless the run in `folder` is the one that was asked for."""
-    way_on = "; choose another folder, or begin anew in its place (resume=False, --fresh)"
+    way_on = "; choose another folder, delete this one, or begin anew in its place (resume=False, --fresh)"
     held = f"the run in {folder}"
     require(run.recipe == recipe, f"{held} follows another recipe than {recipe.name} as it is now{way_on}")
     require(run.seed == seed, f"{held} has seed {run.seed}, not {seed}{way_on}")
