@@ -12,9 +12,10 @@ import torch
 import gptoss_lab as lab
 from gptoss_lab import cost
 from gptoss_lab.config import NAMED
-from gptoss_lab.study.claims import dials, live, measured, of_experts, page
+from gptoss_lab.study.claims import dials, live, measured, of_experts, page, routing
 from gptoss_lab.study.claims.parts import FALSE, HOLDS, MISLEADING, OPEN, PARTLY, UNSEEN
 from gptoss_lab.training.corpus import training_text
+from gptoss_lab.training.forms import attach
 
 COUNTED = (dials.epochs, dials.form, dials.gate, dials.experts, dials.many, dials.grouped, dials.windows,
            dials.normed, dials.stored_positions, dials.turns, dials.stretched, dials.fits, dials.caches,
@@ -54,6 +55,8 @@ def test_a_dial_over_runs_says_what_the_page_says(number, verdicts):
 
 @pytest.mark.parametrize(("reading", "value", "verdict"), [
     (dials.form("erf form"), 0.0, HOLDS), (dials.form("Swish"), 0.1930, FALSE),
+    (dials.form("ReLU"), 0.16997, FALSE), (dials.smaller(["cache"], tokens=1024), 188 / 27, FALSE),
+    (dials.smaller(["cache"]), 7.80285, HOLDS),
     (dials.gate("gelu"), 0, HOLDS),
     (dials.experts(64, 4), 1.0006, PARTLY), (dials.experts(64, 8), 1.6630, MISLEADING),
     (dials.experts(16, 4), 0.9997, UNSEEN), (dials.experts(64, 2), 0.6695, HOLDS),
@@ -106,13 +109,18 @@ def test_what_is_stretched_hangs_on_the_rung_and_on_what_counts_as_worse():
     assert dials.stretched(found=short).verdict == OPEN  # as on the page, a dense rung has one seed alone
     assert dials.stretched("rope", found=short).verdict == OPEN  # and so has this one
     assert dials.stretched("swiglu", found=short).verdict == PARTLY
+    (second,) = [name for name in found if name.startswith("rope.seed1")]
+    apart = found | {second: found[second] | {"untaught": made_runs.early(1.5, 3.0, 2.9)}}
+    unsure = dials.stretched("rope", found=apart)
+    assert unsure.verdict == OPEN and unsure.found.endswith(f"its runs do not agree: {PARTLY}, {UNSEEN}")
     with pytest.raises(ValueError, match="no rung 'gpt2' with RoPE; there are rope, swiglu"):
         dials.stretched("gpt2")
 
 
 def test_a_benchmarks_chance_is_said_of_independent_mistakes():
     told = dials.questions().found
-    assert "if one model's mistakes tell nothing of the other's" in told and "fewer suffice" in told
+    assert "if one model's mistakes tell nothing of the other's" in told and "20.2 points" in told
+    assert "a smaller one tells them apart" in told
 
 
 def test_epochs_are_bytes_read_over_bytes_there():
@@ -161,6 +169,12 @@ def test_live_dials_say_what_the_page_says(mini_oss, mini_gpt2, verdicts):
     assert alone.value == pytest.approx(choices["second-best alone"]["more"], rel=0.15)
     assert random.value == pytest.approx(choices["two at random"]["more"], rel=0.15)
     assert live.ranked(mini_oss, rank=0).value == 0
+    assert "over 2 windows a kind of text" in alone.found and "where 0 is the best" in alone.found
+    edits = routing.everywhere(mini_oss, "experts.out", routing.nothing)
+    plain = routing.difference(routing.bits(mini_oss, 2, edits), routing.bits(mini_oss, 2))
+    wider = live.lost(attach(mini_oss.with_config()), edits, 2)
+    assert wider[0] == pytest.approx(plain[0], abs=1e-3)
+    assert wider[1] == pytest.approx(plain[1] * 2.447 / 1.96, rel=0.01)  # t with six degrees of freedom
     kept = choices["the best and one at random"]
     assert live.dealt(mini_oss, keep=1).verdict == of_experts.nearly(kept["more"], kept["within"])
     assert live.other_form(mini_gpt2, "erf")[0] < 1e-3 < live.other_form(mini_gpt2, "ReLU")[0]

@@ -78,8 +78,8 @@ def width(own: Own) -> Answer:
                 told(lambda d, f: f),
             "You halved it. There are three matrices where there were two, not four: about two thirds.":
                 told(lambda d, f: f / 2),
-            "Two thirds, but for the biases: gate and up bring one each, F of them more. (At a width in the "
-            "thousands nobody would see it.)": told(lambda d, f: 2 * f / 3),
+            "Two thirds, but for the biases: gate and up bring one each, a third of F more. (At a width in "
+            "the thousands nobody would see it.)": told(lambda d, f: 2 * f / 3),
             "Upside down: the gated layer must become narrower.": told(lambda d, f: 3 * f / 2),
             "You rounded down; take the nearest.": torch.tensor(
                 [float(int(f * (2 * d + 1) / (3 * d + 2))) for d, f in shapes]),

@@ -105,12 +105,15 @@ def reaches(found: Found) -> list[Reach]:
     return [one for one in every if one is not None]
 
 
+def verdict(run: Seen, counts: float = 0.0) -> str:
+    """What one run says: it holds where plain RoPE is worse beyond by no more than `counts` nats a byte,
+    partly where it is worse and YaRN takes back more than half of that, else not."""
+    return HOLDS if run.worse <= counts else PARTLY if run.back > run.worse / 2 else UNSEEN
+
+
 def judged(rungs: Sequence[Reach], counts: float = 0.0) -> str:
-    """The verdict by all runs of these rungs. One holds where plain RoPE is worse beyond by no more than
-    `counts` nats a byte, partly where it is worse and YaRN takes back more than half of that, else not. Runs
-    that differ, or none, leave it open."""
-    verdicts = {HOLDS if one.worse <= counts else PARTLY if one.back > one.worse / 2 else UNSEEN
-                for rung in rungs for one in rung.runs}  # fmt: skip
+    """The verdict by all runs of these rungs; runs that differ, or none, leave it open."""
+    verdicts = {verdict(run, counts) for rung in rungs for run in rung.runs}
     return verdicts.pop() if len(verdicts) == 1 else OPEN
 
 
@@ -163,7 +166,7 @@ def part(found: Found, pairs: str) -> Part:
         + [f"{value:.2f}" for value in (one.within, one.beyond, one.stretched, one.within_stretched)]
         for one in rungs
     ]
-    verdict = decided(found)
+    said = decided(found)
     lead = {
         HOLDS: "On every dense rung RoPE alone is no worse beyond the trained length, in every run.",
         PARTLY: "By itself RoPE does not: it is worse beyond the trained length in every run of every dense "
@@ -173,14 +176,14 @@ def part(found: Found, pairs: str) -> Part:
         UNSEEN: "By itself RoPE does not: it is worse beyond the trained length in every run of every dense "
                 "rung, and YaRN without training takes back no more than half of that.",
         OPEN: "The runs of the dense rungs do not agree.",
-    }[verdict]  # fmt: skip
+    }[said]  # fmt: skip
     if not enough(rungs):
         lead = f"It is not decided: {SEEDS} seeds of every dense rung are not in."
     runs = sum(one.seeds for one in rungs)
     twins = " and ".join(f"“{RUNGS[NUMBER[name]].title}” with “{RUNGS[NUMBER[other]].title}”"
                          for name, other in TWINS.items())  # fmt: skip
     return Part(
-        SAID, verdict,
+        SAID, said,
         f"{pairs}\n\n{table(head, rows)}\n\nThe ladder's rungs with RoPE, each at its own rate, after nine "
         f"tenths of its training, in windows of {SHORT} alone: {runs} run{'s' * (runs > 1)}. YaRN "
         f"is put on without a step of training with it. {twins} are one model each until then, and counted "

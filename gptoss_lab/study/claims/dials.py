@@ -59,7 +59,8 @@ def from_runs(number: str, small: float = SMALL, found: Found | None = None) -> 
     told, means = [], [place.lead.mean for place in places[:1] if place.lead is not None]
     for place in places:
         limit = f"; small is up to {small * place.lead.level:.4f}" if place.lead is not None else ""
-        waits = "; a verdict needs two seeds" if place.lead is not None and not place.enough else ""
+        waits = "; a verdict needs two seeds, and no run that diverged"
+        waits = waits if place.lead is not None and not place.enough else ""
         told.append(f"{place.told()}{limit}{waits}")
     return Reading(number, trial.said, means[0] if means else float("nan"), "\n".join(told), verdict)
 
@@ -71,15 +72,16 @@ def epochs(steps: int = STEPS, domain: str = "arithmetic", read: int | None = No
     size = size if read is None else min(size, read)
     times = steps * BATCH * SHORT / len(DOMAINS) / size
     many = STEPS * BATCH * SHORT / len(DOMAINS) / REPEATED
-    told = (f"{steps:,} steps read {size:,} bytes of {domain} {times:.2f} times; the runs that are to answer "
+    told = (f"{steps:,} steps read {size:,} bytes of {domain} {times:.2f} times; the runs that answer it "
             f"read {REPEATED:,} bytes {many:.0f} times")  # fmt: skip
     return Reading("1b", TRIALS["1b"].said, times, told, decided("1b")[0])
 
 
 def form(name: str = "tanh form") -> Reading:
-    """2a. If GPT-2 computed this form: "erf form", "tanh form", "x sigmoid(1.702 x)" or "Swish"."""
+    """2a. If GPT-2 computed this form: "erf form", "tanh form", "x sigmoid(1.702 x)", "Swish" or "ReLU"."""
     curves = {"erf form": formulas.gelu_erf, "tanh form": formulas.gelu_tanh,
-              "x sigmoid(1.702 x)": formulas.gelu_sigmoid, "Swish": formulas.swish}  # fmt: skip
+              "x sigmoid(1.702 x)": formulas.gelu_sigmoid, "Swish": formulas.swish,
+              "ReLU": formulas.relu}  # fmt: skip
     require(name in curves, f"no form {name!r}; there are {', '.join(curves)}")
     at, apart = formulas.farthest(curves[name], formulas.gelu_erf, steps=120_001)
     verdict = HOLDS if apart < 1e-12 else PARTLY if apart < 1e-3 else FALSE
@@ -183,6 +185,9 @@ def stretched(rung: str | None = None, counts: float = 0.0, found: Found | None 
     plain, yarn = beyond.spread([worst.worse]), beyond.spread([worst.stretched - worst.within])
     told = (f"{where}: beyond the trained length {plain} nats a byte with plain RoPE, {yarn} with YaRN put "
             f"on; more than {counts:g} counts as worse (seeds: {worst.seeds})")  # fmt: skip
+    if sure and verdict == OPEN:
+        each = dict.fromkeys(beyond.verdict(run, counts) for one in some for run in one.runs)
+        told += f"\nits runs do not agree: {', '.join(each)}"
     return Reading("6b", beyond.SAID, worst.worse, told, verdict)
 
 
@@ -191,7 +196,8 @@ def fits(model: str = "gpt-oss-20b", bytes_of: float = 16e9, experts: str = "mxf
     config = NAMED[model].with_changes(stored_experts=experts)
     most, size = formulas.longest(config, int(bytes_of)), checkpoint_bytes(config)
     verdict = FALSE if size > bytes_of else HOLDS if most == config.context else PARTLY
-    told = f"weights {human(size)} of {human(bytes_of)}; {most:,} of {config.context:,} tokens fit beside"
+    told = (f"weights {human(size)} of {human(bytes_of)}; the cache of {most:,} of {config.context:,} tokens "
+            "fits beside")  # fmt: skip
     number = "7b" if model == "gpt-oss-120b" else "7a"
     return Reading(number, f"{model}'s parameters fit", most, told, verdict)
 
@@ -219,16 +225,19 @@ def caches(tokens: int = 32768) -> Reading:
 
 
 def smaller(measures: Sequence[str] = ("parameters", "active a token", "bytes as published"),
-            times: float = 10.0, off: float = 0.25) -> Reading:  # fmt: skip
-    """9a. Qwen3-235B over gpt-oss-20b in each measure; "ten times" is within a share `off` of `times`."""
+            times: float = 10.0, off: float = 0.25, tokens: int = 32768) -> Reading:  # fmt: skip
+    """9a. Qwen3-235B over gpt-oss-20b in each measure (the cache after so many tokens); "ten times" is within
+    a share `off` of `times`."""
     require(bool(measures), "no measure to compare by")
     large = NAMED["qwen3-235b-a22b"]
-    ratios = {name: cost_of(large, name) / cost_of(OSS, name) for name in measures}
+    ratios = {name: cost_of(large, name, tokens) / cost_of(OSS, name, tokens) for name in measures}
     near = [abs(ratio / times - 1) <= off for ratio in ratios.values()]
     verdict = HOLDS if all(near) else PARTLY if any(near) else FALSE
-    told = ", ".join(f"{name} {ratio:.1f}" for name, ratio in ratios.items())
+    at = {"cache": f"cache at {tokens:,} tokens"}
+    told = ", ".join(f"{at.get(name, name)} {ratio:.1f}" for name, ratio in ratios.items())
+    range_s = f"{times * (1 - off):g} to {times * (1 + off):g}"
     return Reading("9a", "gpt-oss-20b is ten times smaller than Qwen3-235B", next(iter(ratios.values())),
-                   f"times as much: {told}", verdict)  # fmt: skip
+                   f"times as much: {told} (“ten times” is {range_s})", verdict)  # fmt: skip
 
 
 def questions(number: int = 30, right: float = 0.8) -> Reading:
@@ -237,8 +246,8 @@ def questions(number: int = 30, right: float = 0.8) -> Reading:
     takes the mistakes of one to be independent of the other's."""
     require(number > 0 and 0 < right < 1, f"{number} questions, {right:g} right; expected some, and 0 to 1")
     within = 1.96 * (2 * right * (1 - right) / number) ** 0.5
-    told = (f"{number} questions, {right:.0%} right: a difference below {within:.1%} may be chance, if one "
-            "model's mistakes tell nothing of the other's; if they answer the same questions and fail alike, "
-            "fewer suffice")  # fmt: skip
+    told = (f"{number} questions, {right:.0%} right: a difference below {100 * within:.1f} points may be "
+            "chance, if one model's mistakes tell nothing of the other's; if they answer the same questions "
+            "and fail alike, a smaller one tells them apart")  # fmt: skip
     said = "gpt-oss stands near o3-mini and o4-mini, and beside Qwen3, on benchmarks"
     return Reading("10a", said, within, told, UNTESTABLE)

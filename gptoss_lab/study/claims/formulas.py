@@ -41,6 +41,11 @@ def swish(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0)."""
+    return x.clamp(min=0)
+
+
 def farthest(one: Curve, other: Curve, reach: float = 12.0, steps: int = 1_200_001) -> tuple[float, float]:
     """Where from −reach to reach two curves lie farthest apart, and how far: (x ≥ 0, difference).
 

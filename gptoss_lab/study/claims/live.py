@@ -13,7 +13,9 @@ from torch import Tensor
 from ...config import require
 from ...model import Transformer
 from ...tap import Recorder
+from ...training.corpus import DOMAINS
 from ...training.forms import attach
+from ...training.scatter import student
 from . import formulas, measured, normalising, routing, timing
 from .dials import Reading
 from .of_experts import NEAR, nearly
@@ -31,9 +33,11 @@ def other_form(model: Transformer, form: str = "erf", windows: int = 2) -> tuple
 
 
 def lost(model: Transformer, edits: routing.Edits, windows: int) -> tuple[float, float]:
-    """Bits per byte that edits cost, and half the interval over windows; ValueError for a single window."""
+    """Bits per byte that edits cost, and half the interval over windows, which are few: with Student's t, as
+    if domains scattered alike. ValueError for a single window."""
     require(windows > 1, f"windows={windows}; an interval takes two windows of every domain")
-    return routing.difference(routing.bits(model, windows, edits), routing.bits(model, windows))
+    more, within = routing.difference(routing.bits(model, windows, edits), routing.bits(model, windows))
+    return more, within * student((windows - 1) * len(DOMAINS)) / student(10**9)
 
 
 def ranked(model: Transformer, rank: int = 1, near: float = NEAR, windows: int = 2) -> Reading:
@@ -42,7 +46,8 @@ def ranked(model: Transformer, rank: int = 1, near: float = NEAR, windows: int =
     one = attach(model.with_config(experts_per_token=1))
     edits = routing.everywhere(one, "experts.choice", routing.ranks(rank))
     more, within = lost(one, edits, windows)
-    told = f"rank {rank} alone, not the best: {more:+.3f} ± {within:.3f} bits per byte (± over windows)"
+    told = (f"rank {rank} alone, where 0 is the best: {more:+.3f} ± {within:.3f} bits per byte (± over "
+            f"{windows} windows a kind of text)")  # fmt: skip
     return Reading("3d", "Choosing the second-best expert is nearly as good", more, told,
                    nearly(more, within, near))  # fmt: skip
 
@@ -52,7 +57,8 @@ def dealt(model: Transformer, keep: int = 0, near: float = NEAR, windows: int = 
     two = attach(model.with_config())
     edits = routing.everywhere(two, "experts.choice", routing.at_random(seed, keep))
     more, within = lost(two, edits, windows)
-    told = f"the {keep} best, the rest at random: {more:+.3f} ± {within:.3f} bits per byte (± over windows)"
+    told = (f"the {keep} best, the rest at random: {more:+.3f} ± {within:.3f} bits per byte (± over "
+            f"{windows} windows a kind of text)")  # fmt: skip
     return Reading("3e", "Choosing a random expert is nearly as good", more, told,
                    nearly(more, within, near))  # fmt: skip
 
@@ -88,8 +94,8 @@ def cheaper_swish(ratios: dict[str, Any], felt: float = 0.1) -> Reading:
     """2c. What Swish saves beside GPT-2's GELU, as a share of the product before it; `felt`: what counts."""
     middle = {name: quartiles[1] for name, quartiles in ratios.items()}
     saved = (middle["GELU, tanh / Swish"] - 1) / middle["product / Swish"]
-    told = (f"GELU takes {middle['GELU, tanh / Swish']:.1f} times as long as Swish; what that saves is "
-            f"{saved:.1%} of one product")  # fmt: skip
+    told = (f"GELU, GPT-2's tanh form, takes {middle['GELU, tanh / Swish']:.1f} times as long as Swish; what "
+            f"that saves is {saved:.1%} of one product")  # fmt: skip
     verdict = UNSEEN if saved <= 0 else HOLDS if saved >= felt else MISLEADING
     return Reading("2c", "Swish is significantly cheaper than GELU", saved, told, verdict)
 

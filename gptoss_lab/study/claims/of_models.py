@@ -50,7 +50,7 @@ def fits(config: Config, gigabytes: int) -> Part:
         f"{table(['', config.name], rows)}\n\nFrom the config; the cache in bfloat16. The size of the "
         "published 20b checkpoint is met to the byte by the same table. What a program needs besides "
         "(activations, its own buffers, the system) was not measured: the published weights were not at "
-        "hand.",
+        "hand. “Holds” asks that the cache of the whole context fits beside the weights.",
         f"The weights fit in MXFP4 ({human(size)}), {room}, and in bfloat16 they do not.{units}",
     )  # fmt: skip
 

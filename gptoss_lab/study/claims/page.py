@@ -55,7 +55,8 @@ no such effect was found; “{open}” where the training runs that decide it ar
 Training runs decide {decided} by rules. A lead is the loss with the change
 less that without it, over the same held-out windows, seed by seed; it needs {seeds} seeds. Its 95 % interval
 is that of both together, √(seeds² + windows²): over seeds (`docs/ladder.md` says how) and over windows.
-Small is {small} of the loss. A run that diverged leaves a claim open. What is said is that the change
+Small is {small} of the loss. A run that diverged leaves a claim open. Accuracy, quality and knowledge are
+read as the loss on held-out text, and nothing else was asked. What is said is that the change
 
 {rules}
 - any other interval leaves it open. Where the change is also left out at the ladder's top
