@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .terminal import printable
 
 # what torch says on the CPU, on CUDA and on MPS; on the CPU the error's type tells nothing
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
@@ -21,3 +26,15 @@ def in_a_line(error: BaseException) -> str | None:
         return (f"out of memory ({asked}). A shorter text or context, fewer points and a smaller model take "
                 "less; `gptoss-lab cost` tells how much")  # fmt: skip
     return said if isinstance(error, ValueError | OSError | MemoryError) else None
+
+
+@contextmanager
+def told_by(program: str) -> Iterator[None]:
+    """Ends the program with status 1 and a line that begins with its name where what is done meanwhile fails
+    by a user's mistake: for the modules that are run with `python -m`."""
+    try:
+        yield
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if (told := in_a_line(error)) is None:
+            raise
+        sys.exit(f"{program}: {printable(told)}")

@@ -13,13 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from gptoss_lab.bench import page as bench_page
 from gptoss_lab.config import Config, Yarn
 from gptoss_lab.cost import checkpoint_bytes
 from gptoss_lab.model.attention import attend, visible
 from gptoss_lab.model.experts import halves
 from gptoss_lab.model.transformer import Transformer
 from gptoss_lab.tap import Recorder
-from gptoss_lab.training import runs
+from gptoss_lab.training import lookback, runs
+from gptoss_lab.training import measure as measuring
+from gptoss_lab.training import publish as publishing
 from gptoss_lab.training.attention import attend_banded, attend_causal
 from gptoss_lab.training.corpus import Batches
 from gptoss_lab.training.experts import RoundedStack, answers_of
@@ -619,3 +622,19 @@ def test_a_recipe_takes_a_step_at_its_full_size(name):
         assert float(loss) == pytest.approx(math.log(4096), rel=0.05)
     missing = [name for name, weight in model.named_parameters() if weight.grad is None]
     assert not missing
+
+
+@pytest.mark.parametrize(("module", "arguments", "said"), [
+    (publishing, ["nowhere", "model"], "nowhere"),
+    (measuring, ["no-such-model"], "no-such-model"),
+    (lookback, ["gpt2", "--threads", "0"], "threads=0; expected 1 to "),
+    (lookback, ["gpt2", "--until", "0"], "until=0; expected 1 or more"),
+    (bench_page, ["missing/performance.md"], "no folder 'missing' to write"),
+])  # fmt: skip
+def test_a_mistake_ends_a_module_with_a_line(tmp_path, monkeypatch, module, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        module.main(arguments)
+    line = str(ended.value)
+    assert line.startswith(f"python -m {module.__name__}: ") and said in line and "\n" not in line
+    assert not list(tmp_path.iterdir())

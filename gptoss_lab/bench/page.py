@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..cost import human
 from ..files import whole
+from ..mistakes import told_by
 from . import report
 from .report import Found
 
@@ -245,11 +246,11 @@ def page(found: dict[str, Found]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m gptoss_lab.bench.page PAGE`: write the page from the results that are in."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gptoss_lab.bench.page", description=main.__doc__)
     parser.add_argument("page", type=Path, help="the Markdown file to write")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="the package's own")
     options = parser.parse_args(arguments)
-    with whole(options.page) as beside:
+    with told_by(parser.prog), whole(options.page) as beside:
         beside.write_text(page(results(options.results)), encoding="utf-8")
     print(f"wrote {options.page}")
 

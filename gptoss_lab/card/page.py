@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..files import whole
+from ..mistakes import told_by
 from ..weights import load
 from . import (
     measured,
@@ -179,13 +179,11 @@ def main(arguments: list[str] | None = None) -> None:
                         help="where the measurements are; the package's own")  # fmt: skip
     options = parser.parse_args(arguments)
     anew = () if options.measure is None else options.measure or measured.MODELS
-    try:
+    with told_by(parser.prog):
         with whole(options.page) as beside:  # a page that cannot be written is refused before minutes go by
             for name in anew:
                 measured.record(name, options.results)
             beside.write_text(current(options.results), encoding="utf-8")
         for path in pictures.draw(options.page.parent / "pictures", options.results):
             print(f"wrote {path}")
-    except (ValueError, OSError) as error:
-        sys.exit(f"{parser.prog}: {error}")
     print(f"wrote {options.page}")

@@ -7,11 +7,11 @@ notebooks 07 to 09.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..config import require
 from ..files import whole
+from ..mistakes import told_by
 from .corpus import DOMAINS
 from .ladder import NUMBER, READ, REPEATED, RUNGS, STEPS, TOP, Entry, plan
 from .ladder_beside import (
@@ -106,16 +106,14 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m gptoss_lab.training.ladder_report PAGE`: write the page from the results that are in."""
-    parser = argparse.ArgumentParser(prog="ladder_report", description=main.__doc__)
+    program = "python -m gptoss_lab.training.ladder_report"
+    parser = argparse.ArgumentParser(prog=program, description=main.__doc__)
     parser.add_argument("page", type=Path, help="the Markdown file to write")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="the package's own")
     options = parser.parse_args(arguments)
-    try:
+    with told_by(program), whole(options.page) as beside:
         require(options.results.is_dir(), f"no folder {str(options.results)!r} with results")
-        with whole(options.page) as beside:
-            beside.write_text(report(results(options.results)), encoding="utf-8")
-    except (ValueError, OSError) as error:
-        sys.exit(f"{parser.prog}: {error}")
+        beside.write_text(report(results(options.results)), encoding="utf-8")
     print(f"wrote {options.page}")
 
 

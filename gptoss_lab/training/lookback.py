@@ -29,6 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..files import whole
+from ..machine import require_threads
+from ..mistakes import told_by
 from ..model.transformer import Transformer
 from ..tap import Recorder
 from .corpus import DOMAINS, Windows, heldout_windows
@@ -145,15 +147,22 @@ def lookback(file: Path = LOOKBACK) -> dict[str, dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m gptoss_lab.training.lookback RUNG …`: train, measure, and keep the result."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gptoss_lab.training.lookback", description=main.__doc__)
     parser.add_argument("rungs", nargs="+", choices=list(NUMBER), metavar="RUNG", help=", ".join(NUMBER))
     parser.add_argument("--work", type=Path, default=Path("runs/lookback"), help="where checkpoints lie")
     parser.add_argument("--until", type=int, metavar="STEP", help="measure after so many of the 1,500 steps")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    for name in options.rungs:
-        found = looked(name, options.work, byte_texts(), options.until)
+    with told_by(parser.prog):
+        measure(options.rungs, options.work, options.until, options.threads)
+
+
+def measure(rungs: list[str], work: Path, until: int | None, threads: int) -> None:
+    """Train and measure rungs one after another, and keep each result. ValueError as from `train`."""
+    require_threads(threads)
+    torch.set_num_threads(threads)
+    for name in rungs:
+        found = looked(name, work, byte_texts(), until)
         with whole(LOOKBACK) as beside:  # another process may have measured another rung meanwhile
             beside.write_text(json.dumps(lookback() | {name: found}, indent=1) + "\n", encoding="utf-8")
         told = {key: found[key] for key in ("bits_per_byte", "whole", "shuffled", "alone")}

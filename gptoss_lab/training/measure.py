@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import require
+from ..mistakes import told_by
 from ..model.transformer import Transformer
 from ..tap import Recorder
 from ..weights import load
@@ -144,11 +145,12 @@ def report(model: Transformer, limit: int | None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m gptoss_lab.training.measure MODEL`: print how well a model predicts held-out text."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gptoss_lab.training.measure", description=main.__doc__)
     parser.add_argument("model", help="a shipped model's name, or a folder")
     parser.add_argument("--windows", type=int, default=24, help="held-out windows a domain, at most")
     options = parser.parse_args(arguments)
-    print(report(load(options.model), options.windows))
+    with told_by(parser.prog):
+        print(report(load(options.model), options.windows))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ..cost import active_parameters, parameters
+from ..mistakes import told_by
 from ..model.transformer import Transformer
 from ..text.tokens import encoding as encoding_named
 from ..weights import round_to_mxfp4, save
@@ -127,11 +128,12 @@ The weights are Apache-2.0, as the package is. The corpora's licences and attrib
 
 def main(arguments: list[str] | None = None) -> None:
     """`python -m gptoss_lab.training.publish RUN FOLDER`: write the model of a training run."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gptoss_lab.training.publish", description=main.__doc__)
     parser.add_argument("run", type=Path, help="the folder that was trained in")
     parser.add_argument("folder", type=Path, help="where the model goes")
     options = parser.parse_args(arguments)
-    print(f"wrote {publish(options.run, options.folder)}")
+    with told_by(parser.prog):
+        print(f"wrote {publish(options.run, options.folder)}")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,6 @@ def recorded(path: Path = RESULTS) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is no JSON ({error}); measure anew with --measure") from error
     missing = {"date", "machine", "versions", "weights", "normalising", "without_mean", "erf_for_tanh",
-               "routing", "times"} - set(found if isinstance(found, dict) else ())  # fmt: skip
+               "routing", "times", "windows"} - set(found if isinstance(found, dict) else ())  # fmt: skip
     require(not missing, f"{str(path)!r} lacks {', '.join(sorted(missing))}; measure anew with --measure")
     return found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...files import whole
+from ...mistakes import told_by
 from ...training.queue import results
 from . import measured, of_experts, of_models, of_parts
 from .of_runs import ASKS, SEEDS, SMALL, TRIALS
@@ -119,11 +119,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=measured.RESULTS, metavar="FILE",
                         help="where the measurements are; the package's own")  # fmt: skip
     options = parser.parse_args(arguments)
-    try:
-        with whole(options.page) as beside:  # a page that cannot be written is refused before minutes go by
-            find = measured.record if options.measure else measured.recorded
-            found = find(options.results)
-            beside.write_text(report(found), encoding="utf-8")
-    except (ValueError, OSError) as error:
-        sys.exit(f"{parser.prog}: {error}")
+    # a page that cannot be written is refused before minutes go by
+    with told_by(parser.prog), whole(options.page) as beside:
+        find = measured.record if options.measure else measured.recorded
+        beside.write_text(report(find(options.results)), encoding="utf-8")
     print(f"wrote {options.page}")
