@@ -76,7 +76,7 @@ def _levels(ax: Axes, levels: Sequence[Sequence[float]], whole: float | None) ->
         ax.plot(means, range(len(means)), color=COLOUR["dense"], linewidth=1.5)
     if whole is not None:
         ax.axvline(whole, color=COLOUR["ink"], linestyle="--", linewidth=1.2)
-    said = f"{BITS}, a ring a seed" if whole is None else f"{BITS}, a ring a seed (dashed: the whole)"
+    said = f"{BITS}, a ring a seed" if whole is None else f"{BITS}, a ring a seed\n(dashed: the whole)"
     ax.set_xlabel(said, fontsize=TEXT)
     ax.grid(axis="x", color=COLOUR["masked"])
 
