@@ -157,8 +157,8 @@ def gelu(found: Found, runs: Found) -> tuple[Part, ...]:
         ),
         part(
             "2d",
-            "The other is the ladder's last rung with GELU; both have no gate, are as wide and as deep, and have "
-            "that rung's rate, which was not searched for anew.",
+            "The other is the ladder's last rung with GELU; both have no gate, are as wide and as deep, and "
+            "have that rung's rate, which was not searched for anew.",
             {HOLDS: "A model that learned with Swish in GELU's place differs in its loss by {mean}: if for "
                     "the worse, then by 1 % of the loss at most.",
              FALSE: "A model that learned with Swish in GELU's place differs in its loss by {mean}: for the "
