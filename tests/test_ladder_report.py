@@ -93,6 +93,23 @@ def test_a_page_with_every_result_has_no_dash_but_where_there_is_nothing_to_comp
     assert "{" not in page and "not enough runs" not in page
 
 
+def test_what_the_order_of_bytes_is_worth_stands_rung_by_rung(monkeypatch):
+    bits = {"whole": 2.0, "shuffled": 2.5, "alone": 3.0}
+    by_domain = {name: bits for name in DOMAINS} | {"python": bits | {"shuffled": 1.9}}
+    told = {"seed": 1, "steps": 1500, "bits_per_byte": 2.3, **bits, "by_domain": by_domain,
+            "before": [[0.1, 0.2], [0.46, 0.3]]}  # fmt: skip
+    of = {"gpt2": told | {"done": 150}, "rope": told | {"done": 1500}}
+    monkeypatch.setattr(ladder_tables, "lookback", lambda: of)
+    found = all_in()
+    page = report(found)
+    stored = score(found["rope.seed1.lr0.008"])
+    assert f"| RoPE | 2.3000 ({stored:.4f}) | 2.000 | 2.500 | 3.000 | 46.0% |" in page
+    assert "| GPT-2, after 150 of 1,500 steps | 2.3000 (–) |" in page and "Not measured yet" not in page
+    costs = ["−0.10" if name == "python" else "+0.50" for name in DOMAINS]
+    assert f"| RoPE | +0.50 | {' | '.join(costs)} |" in page
+    assert "gives\nit 1.3%." in page and "no-dropout" in page
+
+
 def test_a_step_of_the_rate_is_told_beside_the_step_of_the_ladder():
     found = all_in()
     slow, fast = made_results.TAKEN, RATES[4]

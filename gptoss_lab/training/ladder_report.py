@@ -23,8 +23,8 @@ from .ladder_beside import (
     shapes_table,
 )  # fmt: skip
 from .ladder_costs import costs_table, noise, speed, speed_table
-from .ladder_numbers import VERDICTS, Found, left_out, progress, rungs
-from .ladder_page import MEASURE, PAGE, SHUFFLED
+from .ladder_numbers import VERDICTS, Found, Row, left_out, progress, rungs
+from .ladder_page import MEASURE, ORDER, PAGE, SHUFFLED
 from .ladder_tables import (
     BEYOND_COLUMNS,
     DOMAIN_COLUMNS,
@@ -34,6 +34,7 @@ from .ladder_tables import (
     TRAINING_COLUMNS,
     apart,
     beside_bigrams,
+    bigrams_table,
     by_rate,
     changes_table,
     details_table,
@@ -48,12 +49,16 @@ from .ladder_tables import (
     scatter_in_words,
     untaught_columns,
 )  # fmt: skip
+from .lookback import even
 from .queue import RESULTS, results
 
 
-def shuffled(table: list[str]) -> list[str]:
+def shuffled(rows: list[Row]) -> list[str]:
     """What was measured of the order of bytes, or that it was not."""
-    return [SHUFFLED, "", *table] if len(table) > 2 else [f"(Not measured yet: {MEASURE} does.)"]
+    lines, costs = lookback_tables(rows)
+    if len(lines) == 2:
+        return [f"(Not measured yet: {MEASURE} does.)"]
+    return [SHUFFLED.format(even=even(), rungs=MEASURE), "", *lines, "", *costs, "", ORDER]
 
 
 def report(found: Found, entries: list[Entry] | None = None) -> str:
@@ -62,7 +67,6 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
     done, all_of = progress(entries, found)
     rows, timed = rungs(entries, found), speed()
     out, untaught = left_out(entries, found), untaught_columns()
-    bigrams, lookback = lookback_tables(rows)
     rated, (fallen, falling) = by_rate(entries, found), falls(rows)
     state = (f"**{done} of {all_of} runs are in.** "
              + ("A dash is a run that is not." if done < all_of else "These are all of them.")
@@ -76,7 +80,7 @@ def report(found: Found, entries: list[Entry] | None = None) -> str:
         "positions": details_table(rows, POSITION_COLUMNS),
         "beyond": details_table(rows[NUMBER["rope"] :], BEYOND_COLUMNS),
         "untaught": details_table(rows[NUMBER["rope"] :], untaught),
-        "bigrams": bigrams, "lookback": shuffled(lookback),
+        "bigrams": bigrams_table(rows), "lookback": shuffled(rows),
         "training": details_table(rows, TRAINING_COLUMNS, 2),
         "router": details_table(rows[ROUTED:], ROUTER_COLUMNS),
         "left_out": left_out_table(entries, found), "left_out_said": in_words(out),

@@ -38,7 +38,7 @@ from .ladder_numbers import (
 )  # fmt: skip
 from .lookback import bigrams, bigrams_by_position, lookback
 from .outcome import EDGES
-from .queue import best_rates
+from .queue import best_rates, score
 from .scatter import Runs, student
 
 ROUTED = NUMBER["experts"]
@@ -333,9 +333,8 @@ def falls(rows: list[Row]) -> tuple[list[str], str]:
     return lines, f"Further than the table, from both places, falls: {', '.join(steeper) or 'none'}."
 
 
-def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:
-    """GPT-2's rung and its neighbours beside the table of bigrams, by domain; and what was measured of the
-    order of bytes."""
+def bigrams_table(rows: list[Row]) -> list[str]:
+    """GPT-2's rung and its neighbours beside the table of bigrams, by domain."""
     table = bigrams()
     lines = [f"| | mean | {' | '.join(DOMAINS)} |", "|---" * (len(DOMAINS) + 2) + "|"]
     values: list[tuple[str, list[float | None]]] = [("table of bigrams", [table[name] for name in DOMAINS])]
@@ -346,14 +345,28 @@ def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:
         known = [x for x in each if x is not None]
         cells = [f"{x:.2f}" for x in (statistics.fmean(known), *known)] if known else ["–"] * (1 + len(each))
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    said = ["| rung, trained anew | whole | shuffled | alone | most to the byte before |", "|---" * 5 + "|"]
-    measured = lookback()
-    for step in RUNGS:
-        if step.name in measured:
-            told = measured[step.name]
-            cells = [f"{told[name]:.3f}" for name in ("whole", "shuffled", "alone")]
-            title = step.title
-            if told["done"] < told["steps"]:
-                title += f", after {told['done']:,} of {told['steps']:,} steps"
-            said.append(f"| {title} | {' | '.join(cells)} | {max(map(max, told['before'])):.1%} |")
-    return lines, said
+    return lines
+
+
+def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:
+    """What was measured of the order of bytes, a line each rung that was trained anew; and what the shuffle
+    costs it, by domain."""
+    heads = ["rung, trained anew", "bits per byte (as recorded)", "whole", "shuffled", "alone",
+             "most to the byte before"]  # fmt: skip
+    lines, measured = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"], lookback()
+    costs = [f"| the shuffle costs | mean | {' | '.join(DOMAINS)} |", "|---" * (len(DOMAINS) + 2) + "|"]
+    for row in rows:
+        if row.name not in measured:
+            continue
+        told, run = measured[row.name], row.runs.get(measured[row.name]["seed"])
+        part = told["done"] < told["steps"]
+        title = row.title + (f", after {told['done']:,} of {told['steps']:,} steps" if part else "")
+        stored = f"{score(run):.4f}" if run and not part else "–"
+        cells = [f"{told[name]:.3f}" for name in ("whole", "shuffled", "alone")]
+        most = max(map(max, told["before"]))
+        cells = [f"{told['bits_per_byte']:.4f} ({stored})", *cells, f"{most:.1%}"]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+        each = [told, *(told["by_domain"][name] for name in DOMAINS)]
+        cells = [signed(bits["shuffled"] - bits["whole"], 2) for bits in each]
+        costs.append(f"| {title} | {' | '.join(cells)} |")
+    return lines, costs

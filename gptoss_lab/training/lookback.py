@@ -19,7 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from .train import train
 
 LOOKBACK = RESULTS.parent / "ladder_lookback.json"
 ENDS = (64, 128, 192, 256)  # how many bytes are given before the one that is foretold
+FIRST = 9                   # queries before this one see too few bytes to tell where a head looks
 LINGER = 2.0                # counts that a byte's own frequency weighs beside what followed it
 
 
@@ -93,11 +95,13 @@ def contexts(given: Tensor, seed: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def foretold(model: Transformer, limit: int = NEAR[1]) -> dict[str, float]:
+def foretold(
+    model: Transformer, limit: int = NEAR[1], domains: Iterable[str] = tuple(DOMAINS)
+) -> dict[str, float]:  # fmt: skip
     """Mean bits of the byte after each context, over up to `limit` held-out windows a domain; every domain
     and length counts alike."""
     bits: dict[str, list[float]] = {"whole": [], "shuffled": [], "alone": []}
-    for domain in DOMAINS:
+    for domain in domains:
         windows = heldout_windows(byte_encoding(), domain, SHORT, limit).tokens
         for end in ENDS:
             for name, given in contexts(windows[:, :end], seed=end).items():
@@ -109,13 +113,18 @@ def foretold(model: Transformer, limit: int = NEAR[1]) -> dict[str, float]:
 @torch.no_grad()
 def before(model: Transformer) -> list[list[float]]:
     """The share of attention that goes to the byte just before the query's own: L H, means over held-out
-    text, from the ninth byte of a window on."""
+    text, from query 9 of a window on."""
     names = [f"blocks.{n}.attention.pattern" for n in range(model.config.n_layers)]
     recorder = Recorder(keep=names)
     windows = torch.cat([heldout_windows(byte_encoding(), domain, SHORT, 2).tokens for domain in DOMAINS])
     model(windows[:, :-1], last=1, tap=recorder)
-    shares = [recorder.kept[name].diagonal(-1, -2, -1)[..., 8:].mean((0, 2)) for name in names]
+    shares = [recorder.kept[name].diagonal(-1, -2, -1)[..., FIRST - 1 :].mean((0, 2)) for name in names]
     return [[round(float(x), 4) for x in share] for share in shares]
+
+
+def even() -> float:
+    """The share that a head which looks at all bytes alike gives to that byte, in the same places."""
+    return statistics.fmean(1 / (query + 1) for query in range(FIRST, SHORT))
 
 
 def looked(
@@ -135,9 +144,12 @@ def looked(
     read_checkpoint(folder / name, model)
     model = in_phase(model, recipe, recipe.phase_at(run.done - 1, steps)).eval()
     near = [sum(bits) / len(bits) for bits in on_heldout(model, *NEAR)[0].values()]
+    by_domain = {domain: foretold(model, domains=(domain,)) for domain in DOMAINS}
+    means = {name: round(statistics.fmean(each[name] for each in by_domain.values()), 4)
+             for name in ("whole", "shuffled", "alone")}  # fmt: skip
     return {"rate": recipe.peak, "seed": run.seed, "steps": run.steps, "done": run.done,
-            "bits_per_byte": round(sum(near) / len(near), 4), **foretold(model), "before": before(model),
-            "made_with": machine()}  # fmt: skip
+            "bits_per_byte": round(sum(near) / len(near), 4), **means, "by_domain": by_domain,
+            "before": before(model), "made_with": machine()}  # fmt: skip
 
 
 def lookback(file: Path = LOOKBACK) -> dict[str, dict[str, Any]]:
