@@ -103,11 +103,11 @@ def test_what_the_order_of_bytes_is_worth_stands_rung_by_rung(monkeypatch):
     found = all_in()
     page = report(found)
     stored = score(found["rope.seed1.lr0.008"])
-    assert f"| RoPE | 2.3000 ({stored:.4f}) | 2.000 | 2.500 | 3.000 | 46.0% |" in page
+    assert f"| RoPE | 2.3000 ({stored:.4f}) | 2.000 | 2.500 | 3.000 | 46.0 % |" in page
     assert "| GPT-2, after 150 of 1,500 steps | 2.3000 (–) |" in page and "Not measured yet" not in page
     costs = ["−0.10" if name == "python" else "+0.50" for name in DOMAINS]
     assert f"| RoPE | +0.50 | {' | '.join(costs)} |" in page
-    assert "gives\nit 1.3%." in page and "no-dropout" in page
+    assert "gives it 1.3 %." in page and "no-dropout" in page
 
 
 def test_a_step_of_the_rate_is_told_beside_the_step_of_the_ladder():

@@ -268,12 +268,12 @@ other things too; it is no benchmark. Beside the folder: `ladder_speed.json`, an
 
 MEASURE = "`python -m gptoss_lab.training.lookback gpt2 no-dropout rmsnorm rope`"
 SHUFFLED = """The queue keeps no weights, so a rung was trained again, alike, with one seed
-({rungs}), and asked for a
-byte (bits, over held-out windows) after all that stood before it; after the same with every byte but the
-last in a random order; and after the last byte alone. Last column: of all heads, the largest share of
-attention that goes to the byte just before the query's own, on average; a head that looks at all bytes alike
-gives it {even:.1%}. Shuffling costs whoever looks back to a place, and nobody else. (Where a level is not the
-recorded one, that run is from before the training step was rewritten.)"""
+({rungs}), and asked for a byte (bits, over
+held-out windows) after all that stood before it; after the same with every byte but the last in a random
+order; and after the last byte alone. Last column: of all heads, the largest share of attention that goes to
+the byte just before the query's own, on average; a head that looks at all bytes alike gives it {even:.1f} %.
+Shuffling costs whoever looks back to a place, and nobody else. (Where a level is not the recorded one, that
+run is from before the training step was rewritten.)"""
 ORDER = """In five kinds of text the order of earlier bytes is next to nothing to GPT-2's rung, and none of
 its heads looks one byte back much more than a head that looks anywhere. The two rungs above it make a little
 of the order, and much of it in arithmetic, where no dropout gained most. With RoPE all kinds of text hang on

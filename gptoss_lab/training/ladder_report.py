@@ -58,7 +58,7 @@ def shuffled(rows: list[Row]) -> list[str]:
     lines, costs = lookback_tables(rows)
     if len(lines) == 2:
         return [f"(Not measured yet: {MEASURE} does.)"]
-    return [SHUFFLED.format(even=even(), rungs=MEASURE), "", *lines, "", *costs, "", ORDER]
+    return [SHUFFLED.format(even=100 * even(), rungs=MEASURE), "", *lines, "", *costs, "", ORDER]
 
 
 def report(found: Found, entries: list[Entry] | None = None) -> str:

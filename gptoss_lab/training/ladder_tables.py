@@ -364,7 +364,7 @@ def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:
         stored = f"{score(run):.4f}" if run and not part else "–"
         cells = [f"{told[name]:.3f}" for name in ("whole", "shuffled", "alone")]
         most = max(map(max, told["before"]))
-        cells = [f"{told['bits_per_byte']:.4f} ({stored})", *cells, f"{most:.1%}"]
+        cells = [f"{told['bits_per_byte']:.4f} ({stored})", *cells, f"{100 * most:.1f} %"]
         lines.append(f"| {title} | {' | '.join(cells)} |")
         each = [told, *(told["by_domain"][name] for name in DOMAINS)]
         cells = [signed(bits["shuffled"] - bits["whole"], 2) for bits in each]
