@@ -1,5 +1,5 @@
-"""What a terminal is shown: a line that is rewritten in place, dim text, and no control characters from a
-model.
+"""What a terminal or a cell is shown: lines broken between words, a line that is rewritten in place, dim
+text, and no control characters from a model.
 """
 
 from __future__ import annotations
@@ -7,7 +7,18 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 from typing import TextIO
+
+COLUMNS = 96  # of a paragraph: a longer line JupyterLab breaks in the middle of a word
+
+
+def in_lines(text: str, indent: str = "") -> str:
+    """The text with its lines broken between words; indent: of what a line goes on with."""
+    breaks = textwrap.TextWrapper(
+        COLUMNS, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
+    return "\n".join(breaks.fill(line) for line in text.splitlines())
 
 
 def printable(text: str) -> str:

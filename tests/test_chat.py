@@ -69,6 +69,12 @@ def test_analysis_is_shown_when_asked_for(capsys, folder, says):
     assert capsys.readouterr().out == f"[analysis] Which book?\n[final] {SHOWN}\n"
 
 
+def test_lines_are_broken_between_words_and_stay_lines():
+    told = terminal.in_lines(f"first\n\n{'word ' * 40}\n{'x' * 120} gpt-oss", "  ").splitlines()
+    assert told[:3] == ["first", "", "word " * 18 + "word"] and told[3].startswith("  word word")
+    assert told[-2:] == ["x" * 120, "  gpt-oss"]
+
+
 def test_where_a_terminal_has_colours_analysis_is_dim(capsys, folder, says, monkeypatch):
     monkeypatch.setattr(chat, "has_colour", lambda stream: True)
     says(folder, [THOUGHT + ANSWER], ["Who wrote Emma?"], "--show-analysis")

@@ -11,6 +11,7 @@ from check_cases import CACHES, DIFFERENCES, QK_NORMS
 
 from gptoss_lab import checks, model
 from gptoss_lab.checks import judging
+from gptoss_lab.terminal import COLUMNS
 
 
 def route(weigh, choose=lambda logits, k: logits.topk(k).indices):
@@ -479,7 +480,9 @@ CASES = [(check, phrase, own) for check, cases in ALL.items() for phrase, own in
 def test_a_check_says_what_is_likely_wrong(check, phrase, own):
     answer = check(own)
     assert phrase.lower() in answer.said.lower(), answer
-    assert bool(answer) is answer.right is (phrase == "Right") and repr(answer) == answer.said
+    assert bool(answer) is answer.right is (phrase == "Right")
+    lines = repr(answer).splitlines()
+    assert " ".join(lines) == answer.said and max(map(len, lines)) <= COLUMNS
 
 
 @pytest.mark.parametrize("check", ALL, ids=[check.__name__ for check in ALL])

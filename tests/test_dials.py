@@ -14,6 +14,7 @@ from gptoss_lab import cost
 from gptoss_lab.config import NAMED
 from gptoss_lab.study.claims import dials, live, measured, of_experts, page, routing
 from gptoss_lab.study.claims.parts import FALSE, HOLDS, MISLEADING, OPEN, PARTLY, UNSEEN
+from gptoss_lab.terminal import COLUMNS
 from gptoss_lab.training.corpus import training_text
 from gptoss_lab.training.forms import attach
 
@@ -39,6 +40,15 @@ def test_a_dial_at_its_default_says_what_the_page_says(dial, verdicts):
     reading = dial()
     assert reading.verdict == verdicts[reading.number]
     assert str(reading).startswith(f"{reading.number} “") and str(reading).endswith(f"→ {reading.verdict}")
+
+
+@pytest.mark.parametrize("dial", (*COUNTED, lambda: dials.from_runs("4b")), ids=lambda dial: dial.__name__)
+def test_a_reading_is_broken_between_words(dial):
+    reading = dial()
+    first, *found, last = str(reading).splitlines()
+    assert (first, last) == (f"{reading.number} “{reading.said}”", f"→ {reading.verdict}")
+    assert all(len(line) <= COLUMNS for line in found)
+    assert " ".join(found).split() == reading.found.split()
 
 
 def test_every_statement_has_a_dial(verdicts):

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..terminal import in_lines
+
 Own = Callable[..., Any]  # what a student wrote
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Answer:
         return self.right
 
     def __repr__(self) -> str:
-        return self.said
+        return in_lines(self.said)
 
 
 def judge(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ...config import NAMED, Config, require
 from ...cost import active_parameters, bytes_per_token, cache_bytes, checkpoint_bytes, human, parameters
+from ...terminal import in_lines
 from ...training.corpus import DOMAINS, training_text
 from ...training.ladder import BATCH, REPEATED, SHORT, STEPS
 from ...training.ladder_numbers import Found
@@ -47,7 +48,7 @@ class Reading:
         return f"you guessed {told(guess)}; it is {told(self.value)}{far}"
 
     def __str__(self) -> str:
-        return f"{self.number} “{self.said}”\n{self.found}\n→ {self.verdict}"
+        return f"{self.number} “{self.said}”\n{in_lines(self.found, '    ')}\n→ {self.verdict}"
 
     __repr__ = __str__
 
@@ -146,7 +147,7 @@ def normed(values: Sequence[float] = of_parts.SAID, claimed: Sequence[float] = C
     require(len(values) == len(claimed) > 1, "as many numbers as are claimed, from 2 on")
     both = dict(zip(("LayerNorm", "RMSNorm"), formulas.by_both_norms(values)))
     off = {name: max(abs(a - b) for a, b in zip(found, claimed)) for name, found in both.items()}
-    tell = lambda row: "<" + ", ".join(f"{value:.2f}" for value in row) + ">"
+    tell = lambda row: "<" + ", ".join(f"{value:.2f}".replace("-", "−") for value in row) + ">"
     told = "; ".join(f"{name} {tell(found)}" for name, found in both.items()) + f"; claimed {tell(claimed)}"
     return Reading("5c", f"Normalising {tell(values)} gives {tell(claimed)}", min(off.values()), told,
                    HOLDS if min(off.values()) < 0.006 else FALSE)  # fmt: skip
