@@ -101,7 +101,7 @@ def test_a_table_of_bigrams_loses_about_as_much_at_every_place():
 
 def test_the_recorded_measurements_are_whole():
     for name, told in lookback.lookback().items():
-        assert told["steps"] == 1500 and len(told["before"]) == rung(name).n_layers
+        assert told["done"] == told["steps"] == 1500 and len(told["before"]) == rung(name).n_layers
         stored = Path(lookback.RESULTS, f"{name}.seed{told['seed']}.lr{told['rate']:g}.json")
         near = json.loads(stored.read_text("utf-8"))["bits_per_byte"]["near"]  # trained again, it came to
         again = 0.03 if name == "gpt2" else 6e-5  # the same; gpt2's run is from an earlier training step

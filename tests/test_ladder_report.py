@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from typing import Any
 
 import ladder_pictures
@@ -312,6 +313,34 @@ def test_models_outside_the_pool_and_twins_are_judged_by_themselves():
     for kind in ("dense models, at 0.008", "models with experts, at 0.008", "models with experts, at 0.016"):
         assert f"- {kind}: a standard deviation of 0.0" in page
     assert "yarn" in LATE
+
+
+def test_what_is_significant_by_its_pool_alone_is_said_to_be():
+    each = (-0.02, -0.04, -0.06)  # their own interval: 4.303 · 0.02 / √3
+    pooled, own = Difference(each, 0.001, 2.0, (0.002, 30)), Difference(each, 0.001, 2.0)
+    assert pooled.alone == own.alone == own.over_seeds == pytest.approx(0.04968, abs=1e-5)
+    assert pooled.significant and pooled.borrowed and not own.significant and not own.borrowed
+    told = "differs by −0.040 ± 0.003 with 3 seeds; all seeds agree"
+    assert str(pooled) == f"{told}; ±0.050 by these seeds alone"
+    assert not Difference((-0.2, -0.21, -0.22), 0.001, 2.0, (0.002, 30)).borrowed  # by its own seeds as well
+    assert not Difference(each, 0.001, 2.0, (0.1, 30)).borrowed  # by neither
+    borrowed = [row for row in numbers.rungs(plan(), results())[1:] if row.less.borrowed]
+    assert [row.name for row in borrowed] == ["swiglu", "sinks"]
+    assert in_short(borrowed).endswith("sinks (+0.047, by its pool alone).")
+    pool = Pool(runs_with({"a": [2.0, 2.1], "b": [2.0, 2.0], "c": [3.0, 3.3]}))
+    squares = {name: sum(x * x for x in left) for name, left in pool.chance().items()}
+    assert max(squares, key=squares.__getitem__) == "c"
+    lines = "".join(ladder_tables.scatter_in_words(plan(), all_in()))
+    shares = [int(share) for share in re.findall(r"makes (\d+) % of the sum of squares", lines)]
+    assert len(shares) == 3 and all(0 < share < 100 for share in shares) and "50 %" in lines  # of two shapes
+
+
+def test_two_shapes_are_told_with_the_seeds_that_both_rates_have():
+    found = all_in()
+    each = ", ".join(f"“{name}” {score(found[f'{name}.seed0.lr0.016']):.4f}" for name in shapes.NAMES)
+    assert f"- At 0.016 with the seeds that there are at 0.008: {each}." in report(found)
+    lacking = {name: run for name, run in found.items() if "-shaped.seed0.lr0.008" not in name}
+    assert "with the seeds that there are" not in report(lacking)
 
 
 def test_how_far_seeds_lie_apart_is_told_beside_a_table():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..cost import parameters
 from .ladder import TOP, Entry, multiplied
-from .ladder_numbers import Found, difference, others, pools, rungs
+from .ladder_numbers import Found, Row, difference, others, pools, rungs
 from .ladder_tables import level, said
 from .shapes import NAMES, OTHER, RATE, runs, shape
 
@@ -70,4 +70,9 @@ def shapes_in_words(entries: list[Entry], found: Found) -> list[str]:
         theirs, ours = (runs(name, found, rate) for name in NAMES)
         less = said(difference(ours, theirs, pools(entries, found).values()), ours, theirs)
         lines.append(f"- “{NAMES[1]}” less “{NAMES[0]}” at {rate:g}: {less}.")
+    same = [Row(name, "", shape(name), {seed: run for seed, run in runs(name, found, RATE).items()
+                                        if seed in runs(name, found, OTHER)}) for name in NAMES]  # fmt: skip
+    told = [f"“{row.name}” {row.level:.4f}" for row in same if row.level is not None]
+    if told:
+        lines.append(f"- At {RATE:g} with the seeds that there are at {OTHER:g}: {', '.join(told)}.")
     return lines

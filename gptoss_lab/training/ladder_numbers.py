@@ -111,9 +111,19 @@ class Difference:
     def over_seeds(self) -> float | None:
         """Half the 95 % interval over seeds; None for one seed."""
         if len(self.each) < 2 or self.scatter is None:
-            return interval(list(self.each))
+            return self.alone
         sd, df = self.scatter
         return student(df) * sd * math.sqrt(2 / len(self.each))
+
+    @property
+    def alone(self) -> float | None:
+        """Half the 95 % interval over seeds that these seeds' own scatter leaves; None for one seed."""
+        return interval(list(self.each))
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether it is significant by its pool, and by its own seeds alone would not be."""
+        return bool(self.significant) and abs(self.mean) <= math.hypot(self.alone or 0.0, self.windows)
 
     @property
     def within(self) -> float:
@@ -146,7 +156,8 @@ class Difference:
             return f"{signed(self.mean)} with one seed (±{self.windows:.3f} over windows): no verdict"
         told = f"{signed(self.mean)} ± {self.within:.3f} with {len(self.each)} seeds"
         if self.significant:
-            return f"{VERDICTS[0]} {told}" + ("; all seeds agree" if self.agree else "")
+            own = f"; ±{math.hypot(self.alone or 0.0, self.windows):.3f} by these seeds alone"
+            return f"{VERDICTS[0]} {told}" + "; all seeds agree" * self.agree + own * self.borrowed
         return f"{VERDICTS[1]}: {told}" + (", though all have one sign" if self.agree else "")
 
 

@@ -18,7 +18,8 @@ In short, in bits per byte, negative where the loss falls. The steps up the ladd
 
 Undone at the ladder's top, positive where the change is missed, {undone_short}
 
-“Beyond chance” is outside its own 95 % interval; of twenty changes that do nothing one would be called so.
+“Beyond chance”: zero lies outside the 95 % interval of the difference; of twenty changes that do nothing one
+would be called so. “By its pool alone”: by its own seeds it would not be, see below.
 
 ## What is compared
 
@@ -59,6 +60,9 @@ with experts are apart, and so are rates, since a seed that is good for one kind
 
 {scatter}
 
+Where a difference is beyond chance by its pool, and by its own seeds would not be, that wider interval is
+told beside it. (Of two models that are one run until the long phase, the one with YaRN is in the pool.)
+
 Any other two are judged by their own differences alone, with Student's t over their seeds: a dense model and
 one with experts, two at different rates, rungs without RoPE, other sizes, little text read over and over; and
 two models that are one and the same run until the long phase, with YaRN or MXFP4 and without, which share
@@ -68,7 +72,8 @@ The last rung with seed 0 was made twice, and the program's training step had be
 the same sums in another order. The two part in the fifth digit within 45 steps, and came to 2.2578 and
 2.2329: so much is chance. The second is kept, because the same program made “untied embeddings” with that
 seed, of which it must not differ in more than the rung; the rate that is taken would be the same with either.
-The other runs of the grids, and the first rungs with seed 0, are from before.
+The other runs of the grids are from before; “no dropout”, “RMSNorm” and “RoPE” with seed 0, made again, came
+out as they are recorded.
 
 A difference is called significant if it is larger than both together. Each comparison is judged by itself:
 of twenty changes that do nothing, about one would be called significant, and this page judges {judged}. And
@@ -94,8 +99,7 @@ a change is judged at this size and after these {millions:.0f} million bytes, no
 long phase: of all rungs only that one has spikes when windows become longer, below. If so, a part of the step
 at RoPE is lost again, and told as YaRN's.)
 
-By domain, bits per byte, and what each row has less than the one before (± both intervals together; over
-windows alone where there is one seed):
+By domain, bits per byte, and what each row has less than the one before (± both intervals together):
 
 {domains}
 
@@ -152,8 +156,8 @@ belongs to the place before: hundreds of separate pairs. With RoPE a distance is
 everywhere, so that what is learned at one place holds at all. How much longer a table of positions would
 take is not measured here; that it can be learned is no question, GPT-2 itself has such heads. If this is the
 reason, the step at RoPE says how fast a position is learned, and not what RoPE would be worth at the end of a
-long training; and changes below it are judged on models that make little use of their attention: dropout and
-the norm may matter differently above. (Hence “one left out”.)
+long training; and changes below it are judged on models that make little of the order of what they attend to:
+dropout and the norm may matter differently above. (Hence “one left out”.)
 
 ![Training loss of eight of the rungs, and the level of the table of bigrams](pictures/ladder_curves.png)
 
@@ -272,8 +276,8 @@ SHUFFLED = """The queue keeps no weights, so a rung was trained again, alike, wi
 held-out windows) after all that stood before it; after the same with every byte but the last in a random
 order; and after the last byte alone. Last column: of all heads, the largest share of attention that goes to
 the byte just before the query's own, on average; a head that looks at all bytes alike gives it {even:.1f} %.
-Shuffling costs whoever looks back to a place, and nobody else. (Where a level is not the recorded one, that
-run is from before the training step was rewritten.)"""
+Shuffling costs whoever makes something of places or of nearness, and nobody else. (Where a level is not the
+recorded one, that run is from before the training step was rewritten.)"""
 ORDER = """In five kinds of text the order of earlier bytes is next to nothing to GPT-2's rung, and none of
 its heads looks one byte back much more than a head that looks anywhere. The two rungs above it make a little
 of the order, and much of it in arithmetic, where no dropout gained most. With RoPE all kinds of text hang on

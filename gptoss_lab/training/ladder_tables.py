@@ -151,10 +151,10 @@ def by_rate(entries: list[Entry], found: Found) -> dict[str, str]:
     grown = f" The largest after the first layer of “{title}” is " + " and ".join(
         f"{x:.0f} at {rate:g}" for x, rate in zip(values, (low, high))) + "."  # fmt: skip
     return {
-        "step": f"The rate is {low:g} from “{title}” up to “sinks” and {high:g} from “experts” on, which is "
-                f"part of the step between them: “{title}” {loses('swiglu', high)} at {high:g}, and "
+        "step": f"The rate is {low:g} from “{title}” up to “sinks” and {high:g} from “experts” on, so that "
+                f"the step between them changes it too: “{title}” {loses('swiglu', high)} at {high:g}, and "
                 f"“{RUNGS[-1].title}” {loses('mxfp4', low)} at {low:g} (one seed). “Beside the ladder” has "
-                "the rung “experts” at the lower rate.",
+                "the rung “experts” at the lower rate, with more seeds.",
         "values": " They depend on the rate too, which changes at “experts”."
                   + (grown if len(values) > 1 else ""),
     }  # fmt: skip
@@ -168,7 +168,8 @@ def in_words(rows: list[Row]) -> list[str]:
 def in_short(rows: list[Row]) -> str:
     """Which of these rows differ beyond chance, which cannot be told from nothing, which have no verdict."""
     each = [(row.title, row.less) for row in rows]
-    sure = [f"{title} ({signed(less.mean)})" for title, less in each if less and less.significant]
+    sure = [f"{title} ({signed(less.mean)}{', by its pool alone' * less.borrowed})"
+            for title, less in each if less and less.significant]  # fmt: skip
     unsure = [title for title, less in each if less and less.significant is False]
     waiting = [title for title, less in each if less is None or less.significant is None]
     groups = {"beyond chance": sure, "not told from nothing": unsure, "no verdict": waiting}
@@ -281,15 +282,16 @@ def scatter_in_words(entries: list[Entry], found: Found) -> list[str]:
         if (known := pool.scatter()) is None:
             continue
         sd, df = known
-        sizes = {name: max(map(abs, each)) for name, each in pool.chance().items()}
-        most = max(sizes, key=sizes.__getitem__)
+        squares = {name: sum(one * one for one in each) for name, each in pool.chance().items()}
+        most, of_all = max(squares, key=squares.__getitem__), sum(squares.values())
+        part = squares[most] / of_all if of_all else 0.0
         half = {n: student(df) * sd * math.sqrt(2 / n) for n in (2, 3)}
         kind = "models with experts" if routed else "dense models"
         lines.append(
-            f"- {kind}, at {rate:g}: a standard deviation of {sd:.4f} bits per byte ({len(sizes)} models, "
-            f"{df} degrees of freedom; at most {sizes[most]:.4f}, in a run of “{titles[most]}”). To be told "
-            f"apart, two must lie {half[3]:.3f} from one another with three seeds, {half[2]:.3f} with two, "
-            "and a little more for the windows."
+            f"- {kind}, at {rate:g}: a standard deviation of {sd:.4f} bits per byte ({len(squares)} models, "
+            f"{df} degrees of freedom; “{titles[most]}” makes {100 * part:.0f} % of the sum of squares). To "
+            f"be told apart, two must lie {half[3]:.3f} from one another with three seeds, {half[2]:.3f} "
+            "with two, and a little more for the windows."
         )
     return lines
 
@@ -358,8 +360,8 @@ def lookback_tables(rows: list[Row]) -> tuple[list[str], list[str]]:
     for row in rows:
         if row.name not in measured:
             continue
-        told, run = measured[row.name], row.runs.get(measured[row.name]["seed"])
-        part = told["done"] < told["steps"]
+        told = measured[row.name]
+        run, part = row.runs.get(told["seed"]), told["done"] < told["steps"]
         title = row.title + (f", after {told['done']:,} of {told['steps']:,} steps" if part else "")
         stored = f"{score(run):.4f}" if run and not part else "–"
         cells = [f"{told[name]:.3f}" for name in ("whole", "shuffled", "alone")]

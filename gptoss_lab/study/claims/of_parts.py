@@ -148,9 +148,9 @@ def gelu(found: Found, runs: Found) -> tuple[Part, ...]:
             f"{times['width']} × {4 * times['width']} that makes the activation's input. {times['rounds']} "
             "rounds of eager float32 CPU kernels on one thread, ratios within a round, the thread's own "
             "processor time; the machine did other things too.",
-            "As a kernel alone Swish takes less time, beside GELU's erf form a little "
-            f"({middle(found, share[1]):.1f} times as long), beside GPT-2's tanh form much less "
-            f"({middle(found, share[0]):.1f}). But the product that feeds it takes "
+            "As a kernel alone Swish takes a little less time than GELU's erf form (which takes "
+            f"{middle(found, share[1]):.1f} times as long), and much less than GPT-2's tanh form "
+            f"({middle(found, share[0]):.1f} times). But the product that feeds it takes "
             f"{middle(found, share[3]):.0f} times as long as Swish and {middle(found, share[4]):.0f} times "
             "as long as GPT-2's GELU, and a second product follows. On a GPU, or compiled, these ratios are "
             "others; that was not measured.",

@@ -35,7 +35,8 @@ def told(lead: Difference) -> str:
     """The numbers of a lead in words."""
     over = f"one seed; 95 % over windows alone: ±{lead.windows:.4f}"
     if lead.over_seeds is not None:
-        over = (f"95 % over {len(lead.each)} seeds: ±{lead.over_seeds:.4f}, over windows alone: "
+        own = f", by these seeds alone ±{lead.alone:.4f}" if lead.borrowed else ""
+        over = (f"95 % over {len(lead.each)} seeds: ±{lead.over_seeds:.4f}{own}, over windows alone: "
                 f"±{lead.windows:.4f}; of both together: {ends(lead)}")  # fmt: skip
     return f"{signed(lead.mean, 4)} bits per byte of {lead.level:.3f} ({over})"
 
