@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from . import __version__
 from .commands import (
@@ -32,9 +35,20 @@ from .mistakes import in_a_line
 from .terminal import printable
 
 
+class Parser(argparse.ArgumentParser):
+    """One that says how to write a value which looks like an option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Show the usage and a line, and leave with status 2."""
+        if message.startswith("argument -") and message.endswith("expected one argument"):
+            option = message.removeprefix("argument ").split(":")[0].split("/")[0]
+            message += f" (one that begins with - is written behind {option}=)"
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="gptoss-lab", description="Understand gpt-oss: generate, trace, count and train."
     )
     top.add_argument("--version", action="version", version=f"gptoss-lab {__version__}")
@@ -91,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     add_device(explore)
     explore.add_argument("--out", type=Path, default=Path("explorer.html"), metavar="FILE")
     explore.add_argument(
-        "--limit", type=float, default=5e6, metavar="BYTES",
+        "--limit", type=amount, default=5e6, metavar="BYTES",
         help="of the page; what does not fit is left out, and told (5e6)",
     )  # fmt: skip
     add_change(explore)
@@ -204,7 +218,7 @@ def add_sampling(command: argparse.ArgumentParser, temperature: float) -> None:
     )
     command.add_argument("--seed", type=int, default=0, metavar="S")
     command.add_argument(
-        "--memory-limit", type=float, metavar="BYTES", help="refuse what would take more, as 16e9"
+        "--memory-limit", type=amount, metavar="BYTES", help="refuse what would take more, as 16e9"
     )
 
 
@@ -227,7 +241,7 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     bench.add_argument("--gguf", type=Path, metavar="FILE", help="llama.cpp's file; written if not there")
     bench.add_argument(
-        "--limit", action="append", default=[], type=float, metavar="BYTES",
+        "--limit", action="append", default=[], type=amount, metavar="BYTES",
         help="memory of each side, as 16e9; each further one: decoding within it (repeatable; Linux)",
     )  # fmt: skip
     bench.add_argument("--whole", action="store_true", help="all that docs/performance.md holds")
@@ -261,6 +275,14 @@ def add_change(command: argparse.ArgumentParser) -> None:
     change.add_argument("--beside", metavar="NAME|FOLDER", help="another model, with the same tokenizer")
 
 
+def amount(said: str) -> float:
+    """Bytes, as 16e9."""
+    try:
+        return float(said)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{said!r}; expected a number of bytes, as 16e9") from None
+
+
 def place(said: str) -> tuple[int | None, int]:
     """An expert or a head, as 5 (in every layer) or 3:5 (in layer 3)."""
     layer, colon, number = said.rpartition(":")
@@ -268,6 +290,22 @@ def place(said: str) -> tuple[int | None, int]:
         return (int(layer) if colon else None), int(number)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{said!r}; expected a number, or LAYER:NUMBER as in 3:5") from None
+
+
+def import_torch() -> None:
+    """Import torch, and take a Ctrl-C when it is there: inside, it may be lost or end in a dump."""
+    asked: list[int] = []
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, or somebody's
+    ours = ours and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        import torch  # noqa: F401
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -280,13 +318,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
+        import_torch()
         return int(args.run(args))
     except KeyboardInterrupt:
         print("\ngptoss-lab: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has closed it
+    except BrokenPipeError:  # whoever read our output has closed it: what was asked for is not done
         sys.stderr.close()
-        return 0
+        return 141  # as a shell tells of a program that SIGPIPE ended
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         if (told := in_a_line(error)) is None:
             raise

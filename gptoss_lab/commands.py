@@ -60,6 +60,7 @@ def run_generate(args: argparse.Namespace) -> int:
     """Print the continuation as it comes, then on standard error how fast it came."""
     prompt = read_prompt(args.prompt)
     from .generation import generate
+    from .machine import light
     from .pace import Pace
     from .terminal import Line, printable
     from .weights import load
@@ -73,10 +74,11 @@ def run_generate(args: argparse.Namespace) -> int:
     status, line = 0, Line()
     pace, steer = Pace(model, run, tell=line.prompt), not sys.stdout.isatty()
     try:
-        for token in pace:
-            line.clear()
-            if not args.json:
-                print(token.text if steer else printable(token.text), end="", flush=True)
+        with light(model):
+            for token in pace:
+                line.clear()
+                if not args.json:
+                    print(token.text if steer else printable(token.text), end="", flush=True)
     except KeyboardInterrupt:
         status = 130
     line.clear()
@@ -285,6 +287,10 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train, with progress; Ctrl-C saves. The ladder's status is 0 when every run asked for is in, else 1."""
+    from .training.recipes import RECIPES
+
+    if args.recipe not in (*RECIPES, "ladder"):
+        raise ValueError(f"no recipe {args.recipe!r}; there are {', '.join(RECIPES)}, and ladder")
     folder = args.out or Path("runs") / args.recipe
     one, all_runs = ("minutes", "steps", "seed", "fresh"), ("plan", "only", "results")
     for option in one if args.recipe == "ladder" else all_runs:

@@ -119,7 +119,10 @@ def require_folder(path: str | os.PathLike[str]) -> None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder, and those around it, unless it is there. ValueError as from `require_folder`; nothing is
-    made then."""
+    """Make a folder, and those around it, unless it is there. ValueError as from `require_folder`, and where
+    it may not be made; nothing is made then."""
     require_folder(path)
-    Path(path).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise ValueError(f"the folder {str(path)!r} may not be made here; name another place") from error

@@ -21,7 +21,8 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,19 @@ def product_rate(seconds: float = 0.8) -> float:
     x, weight = torch.ones(ROWS, WIDTH), torch.ones(WIDTH, WIDTH)
     out = torch.empty(ROWS, WIDTH)
     return 2 * ROWS * WIDTH * WIDTH / median_time(lambda: torch.mm(x, weight.T, out=out), seconds)
+
+
+@contextmanager
+def light(model: torch.nn.Module) -> Iterator[None]:
+    """Run a miniature on one thread: its products are too small to share out, and where another program
+    works too, two threads wait for one another. Larger models keep torch's threads."""
+    before = torch.get_num_threads()
+    if sum(weight.numel() for weight in model.parameters()) < 5e7:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def median_time(one: Callable[[], object], seconds: float) -> float:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .config import Config
+from .config import NAMED, Config
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,8 @@ def why_nothing(pattern: str, config: Config) -> str:
     for point in CATALOGUE:
         if fnmatch.fnmatchcase(point.name, general(pattern)) and point.missing(config):
             return f"no point {pattern!r}: {point.missing(config)}"
+    if pattern in NAMED:
+        return f"{pattern!r} is a model and no point; on the command line name it with --model {pattern}"
     return f"no point {pattern!r}. Did you mean {nearest(pattern, names(config))!r}?"
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import toys
 from toy_checkpoints import CONFIGS
 
@@ -105,6 +106,23 @@ def test_ctrl_c_keeps_what_was_said(capsys, monkeypatch):
     assert status == 130
     assert re.fullmatch("stopped; " + SPEED + DECODING.format(2), err), err
     assert out.rstrip("\n") == lab.load("mini-oss").tokenizer.decode(made[:3])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_while_torch_is_imported_is_taken_afterwards(capsys, monkeypatch):
+    run, imported = [], __import__
+
+    def slowly(name, *given):
+        if name == "torch" and not run:
+            run.append(name)
+            os.kill(os.getpid(), signal.SIGINT)
+            run.append("torch is there")
+        return imported(name, *given)
+
+    monkeypatch.setattr("builtins.__import__", slowly)
+    assert answer(capsys, "points") == (130, "", "\ngptoss-lab: stopped\n") and run[1:] == ["torch is there"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert answer(capsys, "points")[0] == 0
 
 
 def test_ctrl_c_in_the_prompt_tells_how_far_it_came(capsys, monkeypatch):
@@ -325,12 +343,54 @@ def test_a_wrong_call_shows_the_usage(capsys, arguments):
     assert "usage: gptoss-lab" in capsys.readouterr().err
 
 
-def test_a_reader_that_closes_early_gets_no_traceback():
+def test_a_reader_that_closes_early_gets_no_traceback_and_a_status_that_tells():
     command = [sys.executable, "-m", "gptoss_lab", "cost"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert b"Traceback" not in process.stderr.read()
-    process.wait()
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize(("arguments", "way_on"), [
+    (["generate", "--prompt", "-hi"], "argument --prompt: expected one argument (one that begins with - is "
+                                      "written behind --prompt=)"),
+    (["generate", "--prompt", "x", "--memory-limit", "16GB"], "'16GB'; expected a number of bytes, as 16e9"),
+    (["bench", "--limit", "10 GB"], "'10 GB'; expected a number of bytes, as 16e9"),
+])  # fmt: skip
+def test_a_wrong_value_is_told_with_a_way_on(capsys, arguments, way_on):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2 and capsys.readouterr().err.endswith(f"{way_on}\n")
+
+
+@pytest.mark.parametrize(("arguments", "way_on"), [
+    (["points", "gpt2"], "'gpt2' is a model and no point; on the command line name it with --model gpt2"),
+    (["train", "lader", "--plan"], "no recipe 'lader'; there are mini-oss, mini-gpt2, and ladder"),
+    (["bench", "--gguf", "x.gguf"], "--gguf is the file that llama.cpp reads: add --beside llama.cpp, or "
+                                    "leave it out"),
+])  # fmt: skip
+def test_what_was_meant_is_told(capsys, arguments, way_on):
+    assert answer(capsys, *arguments) == (2, "", f"gptoss-lab: {way_on}\n")
+
+
+def test_a_miniature_continues_a_text_on_one_thread(capsys, monkeypatch):
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(Block, "forward", spied(Block.forward, lambda: seen.add(torch.get_num_threads())))
+        assert answer(capsys, "generate", "--prompt", "Once", "--max-tokens", "3")[0] == 0
+        assert seen == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def spied(method, look):
+    """A method that looks first."""
+    def looking(*arguments, **named):
+        look()
+        return method(*arguments, **named)
+
+    return looking
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

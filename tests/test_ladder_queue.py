@@ -239,6 +239,20 @@ def test_the_plan_alone_trains_nothing(tmp_path, quick, capsys):
     assert not (tmp_path / "results").exists()
 
 
+def test_the_plan_of_what_is_all_in_makes_no_folder(tmp_path, capsys):
+    assert run_queue(tmp_path / "ladder", plan_only=True) == 0
+    assert capsys.readouterr().out == "all 118 runs are in\n" and not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_made_is_told(tmp_path, monkeypatch):
+    def refuse(*given, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ValueError, match=r"the folder '.*/ladder' may not be made here; name another place"):
+        run_queue(tmp_path / "ladder")
+
+
 def test_the_plan_can_be_asked_for_while_a_queue_runs_and_times_nothing_twice(tmp_path, quick, monkeypatch):
     assert go(tmp_path, plan_only=True) == 3
     monkeypatch.setattr(queue, "seconds_a_step", lambda *given: pytest.fail("timed again"))

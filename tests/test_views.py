@@ -561,7 +561,7 @@ def test_the_code_that_is_copied_makes_the_comparison_again():
 
 
 def test_a_miniature_runs_on_one_thread_and_leaves_the_others_as_they_were():
-    from gptoss_lab.views.widget import light
+    from gptoss_lab.machine import light
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)

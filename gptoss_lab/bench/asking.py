@@ -73,6 +73,8 @@ def asked_for(
         from .gguf_file import write
 
         write(model, gguf, say)
+    elif gguf is not None:
+        raise ValueError("--gguf is the file that llama.cpp reads: add --beside llama.cpp, or leave it out")
     return asked
 
 

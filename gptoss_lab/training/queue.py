@@ -177,7 +177,9 @@ def run_queue(
     require_threads(threads)
     folder, into = Path(folder), Path(into)
     require_folder(into)
-    make_folder(folder)
+    require_folder(folder)
+    if not plan_only:
+        make_folder(folder)
     if threads is not None:
         torch.set_num_threads(threads)
     asked = [entry for entry in entries if fnmatchcase(entry.config.name, only)]
@@ -193,6 +195,7 @@ def run_queue(
         if not left:
             print(listing(asked, found, {}, rates), flush=True)
             return 0
+        make_folder(folder)  # for the speeds
         texts = tokens_by_domain(byte_encoding()) if texts is None else texts
         print(listing(asked, found, seconds(left, folder, texts, steps), rates), flush=True)
         while not plan_only:

@@ -11,15 +11,14 @@ Code.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import anywidget
-import torch
 import traitlets
 from torch import Tensor
 
+from ..machine import light
 from ..model import Transformer
 from ..study.compare import Comparison
 from ..study.edits import Change
@@ -159,18 +158,6 @@ class Explorer(anywidget.AnyWidget):
         if still is not None:
             data["image/png"] = still
         return data, about
-
-
-@contextmanager
-def light(model: Transformer) -> Iterator[None]:
-    """Run a miniature on one thread: its products are too small to share out, and a browser works too."""
-    before = torch.get_num_threads()
-    if sum(weight.numel() for weight in model.parameters()) < 5e7:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def kept(model: Transformer, views: Sequence[str] | None) -> list[str]:
