@@ -300,7 +300,7 @@ def import_torch() -> None:
     if ours:
         signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     try:
-        import torch  # noqa: F401
+        from . import machine  # noqa: F401  which imports torch
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
