@@ -122,13 +122,14 @@ def run_trace(args: argparse.Namespace) -> int:
     folder = args.out.resolve().parent
     from . import points
     from .cost import human
-    from .trace import as_tokens, watch
+    from .trace import as_tokens, refuse_too_long, watch
     from .weights import load
 
     model = load(args.model, args.device, embedding_device=args.embedding_device)
     keep = args.keep or "*"
     prompt = as_prompt(given, model)
     tokens = as_tokens(model, prompt).shape[1]
+    refuse_too_long(model, tokens)
     needed = sum(
         points.trace_bytes(points.match(keep, model.config), model.config, 1, tokens, tokens).values()
     )

@@ -343,6 +343,13 @@ def test_a_wrong_call_shows_the_usage(capsys, arguments):
     assert "usage: gptoss-lab" in capsys.readouterr().err
 
 
+def test_a_text_that_is_too_long_is_told_before_the_disk_is_asked(capsys, tmp_path):
+    where = tmp_path / "trace.safetensors"
+    status, _, err = answer(capsys, "trace", "no " * 60_000, "--out", str(where))
+    assert status == 2 and "tokens exceed the context of 1024 tokens of mini-oss" in err
+    assert not where.exists()
+
+
 def test_a_reader_that_closes_early_gets_no_traceback_and_a_status_that_tells():
     command = [sys.executable, "-m", "gptoss_lab", "cost"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
