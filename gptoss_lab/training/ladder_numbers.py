@@ -121,14 +121,19 @@ class Difference:
         return interval(list(self.each))
 
     @property
-    def borrowed(self) -> bool:
-        """Whether it is significant by its pool, and by its own seeds alone would not be."""
-        return bool(self.significant) and abs(self.mean) <= math.hypot(self.alone or 0.0, self.windows)
-
-    @property
     def within(self) -> float:
         """Half the interval of both together: other seeds *and* other windows."""
         return math.hypot(self.over_seeds or 0.0, self.windows)
+
+    @property
+    def within_alone(self) -> float:
+        """The same by these seeds' own scatter."""
+        return math.hypot(self.alone or 0.0, self.windows)
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether it is significant by its pool, and by its own seeds alone would not be."""
+        return bool(self.significant) and abs(self.mean) <= self.within_alone
 
     @property
     def low(self) -> float:
@@ -156,7 +161,7 @@ class Difference:
             return f"{signed(self.mean)} with one seed (±{self.windows:.3f} over windows): no verdict"
         told = f"{signed(self.mean)} ± {self.within:.3f} with {len(self.each)} seeds"
         if self.significant:
-            own = f"; ±{math.hypot(self.alone or 0.0, self.windows):.3f} by these seeds alone"
+            own = f"; ±{self.within_alone:.3f} by these seeds alone"
             return f"{VERDICTS[0]} {told}" + "; all seeds agree" * self.agree + own * self.borrowed
         return f"{VERDICTS[1]}: {told}" + (", though all have one sign" if self.agree else "")
 
